@@ -1,0 +1,2 @@
+"""readside."""
+__version__ = "0.1.0"

@@ -1,0 +1,78 @@
+"""Every error of readside; a class's docstring is the first sentence of its message."""
+
+from __future__ import annotations
+
+
+class ReadsideError(Exception):
+    """Something went wrong in readside.
+
+    Attributes:
+        detail: what happened here, with the names of things.
+        mend: what a person can do about it.
+    """
+
+    def __init__(self, detail: str = "", *, mend: str = "") -> None:
+        self.detail = detail
+        self.mend = mend
+        super().__init__(detail, mend)
+
+    def __str__(self) -> str:
+        heading = (type(self).__doc__ or "").strip().splitlines()[0]
+        text = f"{heading} {self.detail}".strip()
+        return f"{text}\n  mend: {self.mend}" if self.mend else text
+
+
+class DeclarationError(ReadsideError, TypeError):
+    """This declaration cannot work."""
+
+
+class SettingsError(ReadsideError, ValueError):
+    """A setting is wrong."""
+
+
+class AdapterNotFoundError(ReadsideError, LookupError):
+    """No installed package provides this adapter; check the URL scheme or the extras."""
+
+
+class UnavailableError(ReadsideError):
+    """A server cannot be reached or is not ready."""
+
+
+class RefusedError(ReadsideError):
+    """A server refuses what readside needs."""
+
+
+class SlotBusyError(UnavailableError):
+    """Another relay holds the replication slot."""
+
+
+class HistoryLostError(ReadsideError):
+    """Events which this projection never applied are gone from every log."""
+
+
+class SlotLostError(HistoryLostError):
+    """The replication slot is gone or was invalidated."""
+
+
+class BrokerUncertainError(UnavailableError):
+    """The broker did not prove that it stored what was published."""
+
+
+class PayloadError(ReadsideError, ValueError):
+    """An event cannot be recorded."""
+
+
+class DecodeError(ReadsideError, ValueError):
+    """A recorded event cannot be decoded."""
+
+
+class HandlerError(ReadsideError):
+    """A handler raised."""
+
+
+class StaleReadError(ReadsideError, TimeoutError):
+    """The read store has not caught up with this token yet."""
+
+
+class SchemaError(ReadsideError):
+    """The schema of readside in PostgreSQL is missing or of another version."""
