@@ -1,0 +1,1 @@
+"""The rules: values and pure decisions; no I/O, no clock, no event loop, no vendor."""

@@ -1,0 +1,82 @@
+"""The chain of records in a partition: stamped by the relay, judged by the projector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import NamedTuple
+
+from readside.core.partition import partition_of
+from readside.core.position import Position
+from readside.core.record import Captured, Record, Watermark
+
+
+class Head(NamedTuple):
+    """The last record of a partition: its position and its number there."""
+
+    position: Position
+    nth: int
+
+
+class Verdict(Enum):
+    """What a record is to a consumer."""
+
+    NEXT = "next"
+    DUPLICATE = "duplicate"
+    HOLE = "hole"
+
+
+def judge(applied: Position, predecessor: Position, position: Position) -> Verdict:
+    """Say what a record is to a consumer that has applied everything up to `applied`.
+
+    A predecessor below `applied` is fine: the consumer knows more than the record's
+    sender had to say (a watermark moved it on past quiet history).
+    """
+    if position <= applied:
+        return Verdict.DUPLICATE
+    if predecessor <= applied:
+        return Verdict.NEXT
+    return Verdict.HOLE
+
+
+class Chain:
+    """Stamps captured events with partition, predecessor and number.
+
+    Deterministic: from the same heads and the same history come the same records, on every
+    re-send and from every relay. So a relay that wakes up late publishes only duplicates.
+    """
+
+    def __init__(self, partitions: int, origin: Position, heads: Mapping[int, Head]) -> None:
+        start = Head(origin, 0)
+        self.heads = [heads.get(number, start) for number in range(partitions)]
+
+    def stamp(self, events: Iterable[Captured]) -> list[Record]:
+        """Turn captured events into records, and move the heads."""
+        heads = self.heads
+        count = len(heads)
+        records = []
+        for event in events:
+            number = partition_of(event.key, count)
+            predecessor, nth = heads[number]
+            heads[number] = Head(event.position, nth + 1)
+            records.append(
+                Record(
+                    number,
+                    event.position,
+                    predecessor,
+                    nth + 1,
+                    event.id,
+                    event.type,
+                    event.key,
+                    event.version,
+                    event.payload,
+                    event.recorded_at,
+                    event.headers,
+                )
+            )
+        return records
+
+    def watermark(self, partition: int, position: Position) -> Watermark:
+        """The word on a partition when everything before `position` has been stamped."""
+        head = self.heads[partition]
+        return Watermark(partition, head.position, head.nth, max(position, head.position))

@@ -1,0 +1,40 @@
+"""Who works on which partition: a fair share each, and as few moves as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Unit(NamedTuple):
+    """One partition of one projection: what a worker owns."""
+
+    projection: str
+    partition: int
+
+
+class Plan(NamedTuple):
+    """What a worker should do about its leases now."""
+
+    acquire: tuple[Unit, ...]
+    release: tuple[Unit, ...]
+
+
+def plan(worker: str, workers: list[str], leases: Mapping[Unit, str | None]) -> Plan:
+    """Decide from one consistent view of the lease table.
+
+    Args:
+        worker: the one that asks.
+        workers: all that are alive, the asking one among them.
+        leases: the owner of each unit, None if it is free or its lease has run out.
+
+    Every worker computes the same shares (those first in order of name take the remainder), takes
+    free units up to its share and gives up only what exceeds it. So one that joins or leaves
+    moves no more units than fairness demands, and nobody has to lead.
+    """
+    crew = sorted(set(workers) | {worker})
+    base, extra = divmod(len(leases), len(crew))
+    share = base + (1 if crew.index(worker) < extra else 0)
+    mine = sorted(unit for unit, owner in leases.items() if owner == worker)
+    free = sorted(unit for unit, owner in leases.items() if owner is None)
+    return Plan(tuple(free[: max(0, share - len(mine))]), tuple(mine[share:]))

@@ -1,0 +1,68 @@
+"""Where a record stands in the history of the write store."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from readside.core.errors import DecodeError
+
+#: Characters of an encoded position.
+WIDTH: Final = 30
+
+_LAST_ORDINAL: Final = 0xFFFFFFFF
+
+
+class Position(NamedTuple):
+    """A place in the commit order: total, unique, and the same on every re-send.
+
+    Encoded at a fixed width, so that the order of the texts is the order of the positions;
+    stores compare texts and never turn them into numbers (Lua's numbers lose bits above 2**53).
+    """
+
+    #: Grows when the history of the database restarts: another cluster, a restore, a lost slot.
+    epoch: int
+    #: Byte address of the transaction's commit record in the write-ahead log.
+    lsn: int
+    #: Counts the records of one transaction from 1; 0 stands before the first of them.
+    ordinal: int
+
+    def encode(self) -> str:
+        """Return the fixed-width text, e.g. ``0001-00000000018f2a10-00000003``."""
+        return f"{self.epoch:04x}-{self.lsn:016x}-{self.ordinal:08x}"
+
+    @classmethod
+    def decode(cls, text: str) -> Position:
+        """Read what `encode` wrote.
+
+        Raises:
+            DecodeError: the text is not an encoded position.
+        """
+        if len(text) != WIDTH or text[4] != "-" or text[21] != "-":
+            raise DecodeError(f"{text!r} is not a position")
+        try:
+            return cls(int(text[:4], 16), int(text[5:21], 16), int(text[22:], 16))
+        except ValueError as error:
+            raise DecodeError(f"{text!r} is not a position") from error
+
+    def __str__(self) -> str:
+        return f"{self.epoch}:{format_lsn(self.lsn)}:{self.ordinal}"
+
+
+#: Before everything that was ever recorded.
+BEGINNING: Final = Position(0, 0, 0)
+
+
+def settled(epoch: int, lsn: int) -> Position:
+    """The position of a consumer that has everything which committed before `lsn`."""
+    return Position(epoch, lsn, 0)
+
+
+def parse_lsn(text: str) -> int:
+    """Read PostgreSQL's notation, ``16/B374D848``, as a number of bytes."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) | int(low, 16)
+
+
+def format_lsn(lsn: int) -> str:
+    """Write a number of bytes in PostgreSQL's notation."""
+    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"

@@ -1,0 +1,39 @@
+"""Views: the documents of a read model."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+from readside.core.errors import DecodeError
+
+
+class View(msgspec.Struct, frozen=True):
+    """One document of a read model, as a msgspec struct; plain JSON in the read store."""
+
+
+ViewT = TypeVar("ViewT")
+
+
+class ViewCodec(Generic[ViewT]):
+    """Writes views as JSON and reads them back."""
+
+    def __init__(self, view: type[ViewT]) -> None:
+        self.view = view
+        self.encode = msgspec.json.Encoder().encode
+        self._decoder: msgspec.json.Decoder[ViewT] = msgspec.json.Decoder(view)
+
+    def decode(self, document: bytes) -> ViewT:
+        """Read a document.
+
+        Raises:
+            DecodeError: it does not fit the view's fields.
+        """
+        try:
+            return self._decoder.decode(document)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise DecodeError(
+                f"A stored document does not fit {self.view.__name__}: {error}",
+                mend="give new fields of the view a default, or rebuild the projection",
+            ) from error

@@ -1,0 +1,136 @@
+"""What readside notes down for itself, durably, in the write store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from readside.core.chain import Head
+from readside.core.folding import Step
+from readside.core.leases import Unit
+from readside.core.position import Position
+from readside.core.settling import Bookmark
+
+
+class Capture(NamedTuple):
+    """The history which a relay ships: where it began, and where to go on."""
+
+    epoch: int
+    #: Nothing was recorded before this position in this epoch.
+    origin: Position
+    partitions: int
+    bookmark: Bookmark
+
+
+class Rewind(NamedTuple):
+    """A projector's wish: send this partition again from after this position."""
+
+    unit: Unit
+    after: Position
+
+
+class Survey(NamedTuple):
+    """What the relay has to know about the projectors."""
+
+    #: The lowest position which every registered projection has applied; None if one never started.
+    applied: Position | None
+    rewinds: tuple[Rewind, ...]
+
+
+class RelayLedger(Protocol):
+    """The relay's notes."""
+
+    async def capture(self, app: str) -> Capture:
+        """Where to go on.
+
+        Raises:
+            SchemaError: `readside init` was not run for this app.
+        """
+
+    async def confirm(self, bookmark: Bookmark) -> None:
+        """Note durably where a next relay begins; before the source may forget."""
+
+    async def ship(self, lsn: int, heads: Sequence[Head], state: str) -> None:
+        """Note how far the relay has come, for those who watch."""
+
+    async def survey(self) -> Survey:
+        """How far the projections are, and what they wish."""
+
+    async def answer(self, rewind: Rewind, *, reachable: bool) -> None:
+        """Take a wish off the list, fulfilled or impossible."""
+
+
+class Progress(NamedTuple):
+    """How far one unit has come, for the relay and for those who watch."""
+
+    unit: Unit
+    position: Position
+    nth: int
+    #: following, healing, retrying, or lost.
+    state: str
+    detail: str
+    #: Events a second, lately.
+    rate: float
+    #: Microseconds since 1970: when the oldest event that is known and unapplied was recorded, or 0.
+    pending_since: int = 0
+
+
+class ProjectorLedger(Protocol):
+    """The projectors' notes."""
+
+    async def register(self, app: str, projections: Sequence[str]) -> Capture:
+        """Make the projections known, so that nothing they need is forgotten; learn the history."""
+
+    async def report(self, progress: Sequence[Progress]) -> None:
+        """Note how far units have come."""
+
+    async def wish(self, rewind: Rewind) -> None:
+        """Ask the relay to send a partition again."""
+
+    async def unreachable(self, unit: Unit) -> bool:
+        """Whether the relay has said that the last wish cannot be fulfilled."""
+
+
+class Lease(NamedTuple):
+    """The right to work on a unit for a while."""
+
+    unit: Unit
+    #: Grows with every change of owner.
+    token: int
+
+
+class Leases(Protocol):
+    """Who works on what. Time is the ledger's own clock, never a worker's."""
+
+    async def tend(self, worker: str, units: Sequence[Unit]) -> list[Lease]:
+        """Renew, take a fair share, give up what exceeds it; return what is held now."""
+
+    async def seize(self, worker: str, units: Sequence[Unit]) -> list[Lease]:
+        """Take all of them at once, for a worker that was elected otherwise."""
+
+    async def leave(self, worker: str) -> None:
+        """Give everything back."""
+
+
+class Parked(NamedTuple):
+    """A step which has to wait: the poison itself, or one behind it."""
+
+    step: Step
+    #: None for a step that only waits its turn.
+    error: BaseException | None
+
+
+class Parking(Protocol):
+    """Documents which cannot move on, with their events in order."""
+
+    async def parked(self, unit: Unit) -> frozenset[str]:
+        """The keys of the unit's parked documents."""
+
+    async def park(self, unit: Unit, steps: Sequence[Parked]) -> frozenset[str]:
+        """Put steps away durably; putting one away twice is putting it away once.
+
+        A step without an error is refused when its document is not parked any more.
+
+        Returns:
+            the keys whose documents were free again: fold their steps after all.
+        """
