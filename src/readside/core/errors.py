@@ -76,3 +76,11 @@ class StaleReadError(ReadsideError, TimeoutError):
 
 class SchemaError(ReadsideError):
     """The schema of readside in PostgreSQL is missing or of another version."""
+
+
+class FencedError(ReadsideError):
+    """Somebody else works on this partition, or the store is not as it was left."""
+
+
+class LeaseLostError(FencedError):
+    """A newer owner works on this partition."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import time
 from typing import Protocol
 
 
@@ -16,3 +19,11 @@ class Clock(Protocol):
 
     def chance(self) -> float:
         """A random number in [0, 1)."""
+
+
+class SystemClock:
+    """The machine's."""
+
+    now = staticmethod(time.monotonic)
+    sleep = staticmethod(asyncio.sleep)
+    chance = staticmethod(random.random)

@@ -10,6 +10,7 @@ from readside.core.folding import Step
 from readside.core.leases import Unit
 from readside.core.position import Position
 from readside.core.settling import Bookmark
+from readside.core.shipping import Wish
 
 
 class Capture(NamedTuple):
@@ -22,11 +23,8 @@ class Capture(NamedTuple):
     bookmark: Bookmark
 
 
-class Rewind(NamedTuple):
-    """A projector's wish: send this partition again from after this position."""
-
-    unit: Unit
-    after: Position
+#: A projector's wish: send this partition again from after this position.
+Rewind = Wish
 
 
 class Survey(NamedTuple):

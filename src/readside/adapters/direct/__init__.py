@@ -1,0 +1,1 @@
+"""No broker: relay and projectors in one process."""

@@ -1,0 +1,223 @@
+"""NATS JetStream as broker: one stream an app, one subject a partition and type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+import msgspec
+from nats.errors import Error as NatsError
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
+from nats.js.errors import NotFoundError
+
+from readside.adapters.nats.link import PATIENCE, Link
+from readside.adapters.nats.subscription import NatsSubscription
+from readside.adapters.nats.wire import headers_of, record_of, watermark_text
+from readside.core.errors import BrokerUncertainError, RefusedError, SettingsError
+from readside.core.position import Position
+from readside.core.record import Record, Watermark
+from readside.ports.broker import BrokerTraits, Subscription
+from readside.ports.traits import Promise
+
+#: Bytes that headers and subject may take beside a payload.
+_OVERHEAD = 8 * 1024
+
+
+class _Ack(msgspec.Struct):
+    seq: int = 0
+    error: dict[str, object] | None = None
+
+
+class NatsBroker:
+    """One JetStream stream, named ``readside_<app>``.
+
+    Args:
+        url: ``nats://user:password@host:port?replicas=3``; `replicas` counts the copies that a
+            cluster keeps of the stream (1 where it is not given).
+    """
+
+    traits: ClassVar[BrokerTraits] = BrokerTraits(
+        # JetStream syncs to disk every two minutes by default: an acknowledged record can be lost.
+        remembers=Promise.CONFIGURED,
+        serves_others=Promise.KEPT,
+    )
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        try:
+            self._replicas = int(options.pop("replicas", "1"))
+        except ValueError as error:
+            raise SettingsError(
+                "replicas is no number.", mend="nats://host:4222?replicas=3"
+            ) from error
+        if options:
+            raise SettingsError(
+                f"NATS has no option {', '.join(options)}.", mend="the only one is replicas"
+            )
+        self._link = Link(urlunsplit(parts._replace(query="")))
+        self._app = ""
+        self._partitions = 0
+        self._identity = ""
+        self._sequence: int | None = None
+
+    @property
+    def stream(self) -> str:
+        """The stream's name."""
+        return f"readside_{self._app}"
+
+    async def open(self, app: str, partitions: int) -> None:
+        """See ports.broker."""
+        self._app, self._partitions = app, partitions
+        self._sequence = None
+        info = await self._stream_info(create=True)
+        _check(info.config, self.stream)
+        self._identity = str(info.created)
+
+    async def _stream_info(self, *, create: bool) -> StreamInfo:
+        client = await self._link.client()
+        manager = client.jetstream(timeout=PATIENCE)
+        try:
+            try:
+                return await manager.stream_info(self.stream)
+            except NotFoundError:
+                if not create:
+                    raise
+            return await manager.add_stream(self._config())
+        except (NatsError, OSError, TimeoutError) as error:
+            raise self._link.translate(error) from error
+
+    def _config(self) -> StreamConfig:
+        return StreamConfig(
+            name=self.stream,
+            description=f"Events of {self._app}, recorded by readside",
+            subjects=[f"{self._app}.*.>"],
+            retention=RetentionPolicy.LIMITS,
+            # A full stream must refuse, so that the relay waits; it must never forget silently.
+            discard=DiscardPolicy.NEW,
+            storage=StorageType.FILE,
+            num_replicas=self._replicas,
+            allow_direct=True,
+        )
+
+    async def check_payload(self, largest: int) -> None:
+        """Refuse a server which could not carry the largest event.
+
+        Raises:
+            RefusedError: its max_payload is too small.
+        """
+        client = await self._link.client()
+        if client.max_payload < largest + _OVERHEAD:
+            raise RefusedError(
+                f"{self._link.server} takes messages of {client.max_payload} bytes, events may have {largest}.",
+                mend=f"set max_payload: {largest + _OVERHEAD} in nats-server.conf, or lower max_payload of the app",
+            )
+
+    async def tails(self) -> Mapping[int, Position]:
+        """See ports.broker."""
+        client = await self._link.client()
+        stream = client.jetstream(timeout=PATIENCE)
+        found: dict[int, Position] = {}
+        for partition in range(self._partitions):
+            try:
+                # Not `direct`: a replica which lags would name an older record.
+                last = await stream.get_msg(
+                    self.stream, subject=f"{self._app}.{partition}.>", direct=False
+                )
+            except NotFoundError:
+                continue
+            except (NatsError, OSError, TimeoutError) as error:
+                raise self._link.translate(error) from error
+            record = record_of(partition, last.data or b"", last.headers or {}, "")
+            found[partition] = record.position
+        return found
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        """See ports.broker.
+
+        Only the last message of a batch is acknowledged; its sequence proves the others,
+        for one relay publishes at a time. Where it does not, all are published again.
+        """
+        client = await self._link.client()
+        publish, app = client.publish, self._app
+        batch = list(records)
+        try:
+            if self._sequence is None:
+                self._sequence = await self._acknowledged(batch.pop(0))
+            if not batch:
+                return
+            for record in batch[:-1]:
+                subject = f"{app}.{record.partition}.{record.type}"
+                await publish(subject, record.payload, headers=headers_of(record))
+            sequence = await self._acknowledged(batch[-1])
+        except (NatsError, OSError, TimeoutError) as error:
+            self._sequence = None
+            raise self._link.translate(error) from error
+        expected, self._sequence = self._sequence + len(batch), sequence
+        if sequence != expected:
+            self._sequence = None
+            raise BrokerUncertainError(
+                f"Stream {self.stream} is at {sequence}, not at {expected}.",
+                mend="nothing: the batch is published again, and duplicates change nothing",
+            )
+
+    async def _acknowledged(self, record: Record) -> int:
+        client = await self._link.client()
+        subject = f"{self._app}.{record.partition}.{record.type}"
+        answer = await client.request(
+            subject, record.payload, timeout=PATIENCE, headers=headers_of(record)
+        )
+        ack = msgspec.json.decode(answer.data, type=_Ack)
+        if ack.error is not None or ack.seq == 0:
+            raise BrokerUncertainError(
+                f"Stream {self.stream}: {ack.error and ack.error.get('description')}",
+                mend="raise the limits of the stream, or let it have more disk; nothing is lost",
+            )
+        return ack.seq
+
+    async def announce(self, watermarks: Sequence[Watermark]) -> None:
+        """See ports.broker."""
+        client = await self._link.client()
+        try:
+            for watermark in watermarks:
+                await client.publish(
+                    self._watermarks(watermark.partition), watermark_text(watermark)
+                )
+        except (NatsError, OSError) as error:
+            raise self._link.translate(error) from error
+
+    def _watermarks(self, partition: int) -> str:
+        return f"_readside.{self._app}.{partition}"
+
+    async def subscribe(self, partition: int, offset: str) -> Subscription:
+        """See ports.broker."""
+        info = await self._stream_info(create=True)
+        identity = str(info.created)
+        log, _, sequence = offset.rpartition(":")
+        after = int(sequence) if sequence and log == identity else 0
+        if after > info.state.last_seq:
+            after = 0  # the log came back older than the offset
+        subscription = NatsSubscription(
+            self._link, self.stream, f"{self._app}.{partition}.>", partition, identity
+        )
+        await subscription.start(after + 1, self._watermarks(partition))
+        return subscription
+
+    async def close(self) -> None:
+        """See ports.broker."""
+        await self._link.close()
+
+
+def _check(config: StreamConfig, stream: str) -> None:
+    limited = any(
+        limit is not None and limit > 0
+        for limit in (config.max_msgs, config.max_bytes, config.max_msgs_per_subject)
+    )
+    if config.retention not in (RetentionPolicy.LIMITS, None) or (
+        config.discard != DiscardPolicy.NEW and limited
+    ):
+        raise RefusedError(
+            f"Stream {stream} exists and would drop records which nobody has read.",
+            mend=f"nats stream edit {stream} --discard=new (retention must be limits)",
+        )

@@ -1,0 +1,103 @@
+"""The connection to NATS, shared by everything in a process, and its errors in readside's words."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from urllib.parse import urlsplit
+
+import nats
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.errors import NoServersError
+from nats.js.errors import APIError, ServiceUnavailableError
+
+from readside.core.errors import ReadsideError, RefusedError, UnavailableError
+
+log = logging.getLogger("readside.nats")
+
+#: Seconds after which a silent server counts as away.
+PATIENCE = 5.0
+
+
+class Link:
+    """One connection, opened again by whoever needs it after a failure.
+
+    The client's own reconnection is off: it would buffer what was published and deliver some of
+    it later; readside publishes again from what it knows instead.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = asyncio.Lock()
+        self._client: Client | None = None
+        self._last_error: Exception | None = None
+
+    @property
+    def server(self) -> str:
+        """The server's name without secrets."""
+        parts = urlsplit(self._url)
+        return f"NATS at {parts.hostname}:{parts.port or 4222}"
+
+    async def client(self) -> Client:
+        """The connected client.
+
+        Raises:
+            UnavailableError, RefusedError: no connection can be had.
+        """
+        async with self._lock:
+            if self._client is not None and self._client.is_connected:
+                return self._client
+            await self._drop()
+            self._last_error = None
+            try:
+                self._client = await nats.connect(
+                    self._url,
+                    name="readside",
+                    connect_timeout=3,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=0,
+                    ping_interval=3,
+                    max_outstanding_pings=2,
+                    error_cb=self._note,
+                )
+            except (NatsError, OSError, ValueError, TimeoutError) as error:
+                raise self.translate(self._last_error or error) from error
+            return self._client
+
+    async def _note(self, error: Exception) -> None:
+        self._last_error = error
+        log.debug("nats: %r", error)
+
+    def translate(self, error: Exception) -> ReadsideError:
+        """Find readside's error for one of nats-py's."""
+        text = f"{self.server}: {' '.join(str(error).split()) or type(error).__name__}"
+        if "authorization violation" in text.lower() or "permissions violation" in text.lower():
+            return RefusedError(
+                text, mend="check user, password and permissions in READSIDE_BROKER"
+            )
+        if isinstance(error, ServiceUnavailableError) or "jetstream not enabled" in text.lower():
+            return RefusedError(
+                f"{self.server} runs without JetStream.", mend="start it with: nats-server -js"
+            )
+        if isinstance(error, (NoServersError, OSError)):
+            return UnavailableError(
+                f"{self.server} cannot be reached.", mend="start it, or check READSIDE_BROKER"
+            )
+        if isinstance(error, APIError):
+            return UnavailableError(f"{self.server}: {error.description}")
+        return UnavailableError(text)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        async with self._lock:
+            await self._drop()
+
+    async def _drop(self) -> None:
+        client, self._client = self._client, None
+        if client is not None and not client.is_closed:
+            try:
+                async with asyncio.timeout(1):
+                    await client.close()
+            except (NatsError, OSError, TimeoutError) as error:
+                log.debug("closing: %r", error)

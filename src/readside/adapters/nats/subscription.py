@@ -1,0 +1,174 @@
+"""Reading one partition of the stream, with credit: never more in memory than was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as NatsSubscriptionHandle
+from nats.errors import Error as NatsError
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from readside.adapters.nats.link import Link
+from readside.adapters.nats.wire import record_of, watermark_of
+from readside.core.batching import Limits
+from readside.core.errors import UnavailableError
+from readside.core.record import Record, Watermark
+from readside.ports.broker import Delivery
+
+#: Messages asked for at once; half of them again when half have come.
+_CREDIT = 1024
+#: Bytes asked for at once; at least one message of any size must fit.
+_CREDIT_BYTES = 4 * 1024 * 1024
+_EXPIRES_NS = 20_000_000_000
+_HEARTBEAT_NS = 1_000_000_000
+#: Seconds without even a heartbeat after which the consumer counts as gone.
+_SILENCE = 4.0
+_OLD_REPLY_TOKENS = 9
+
+
+class NatsSubscription:
+    """A pull consumer that nobody else knows: no acknowledgements, no state on the server.
+
+    Source of the algorithm: NATS ADR-37, "consume" with overlapping pulls.
+    """
+
+    def __init__(
+        self, link: Link, stream: str, subject: str, partition: int, identity: str
+    ) -> None:
+        self._link = link
+        self._stream = stream
+        self._subject = subject
+        self._partition = partition
+        self._identity = identity
+        self._messages: deque[Msg] = deque()
+        self._watermark: Watermark | None = None
+        self._arrived = asyncio.Event()
+        self._outstanding = 0
+        self._failure = ""
+        self._heard_at = time.monotonic()
+        self._client: Client | None = None
+        self._handles: list[NatsSubscriptionHandle] = []
+        self._consumer = ""
+        self._inbox = ""
+
+    async def start(self, first_sequence: int, watermarks: str) -> None:
+        """Begin at a sequence of the stream."""
+        client = self._client = await self._link.client()
+        try:
+            info = await client.jetstream().add_consumer(
+                self._stream,
+                ConsumerConfig(
+                    filter_subject=self._subject,
+                    deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                    opt_start_seq=max(1, first_sequence),
+                    ack_policy=AckPolicy.NONE,
+                    mem_storage=True,
+                    num_replicas=1,
+                    inactive_threshold=60.0,
+                ),
+            )
+            self._consumer = info.name
+            self._inbox = client.new_inbox()
+            self._handles = [
+                await client.subscribe(self._inbox, cb=self._on_message, pending_bytes_limit=0),
+                await client.subscribe(watermarks, cb=self._on_watermark),
+            ]
+            await self._pull()
+        except (NatsError, OSError, TimeoutError) as error:
+            raise self._link.translate(error) from error
+
+    async def read(self, limits: Limits, patience: float) -> Delivery:
+        """See ports.broker."""
+        if not self._messages and self._watermark is None and patience > 0:
+            self._arrived.clear()
+            try:
+                async with asyncio.timeout(patience):
+                    await self._arrived.wait()
+            except TimeoutError:
+                self._check_alive()
+        records = self._take(limits)
+        if not records and self._failure:
+            raise UnavailableError(f"{self._link.server}: {self._failure}")
+        await self._pull()
+        watermark, self._watermark = self._watermark, None
+        return Delivery(records, watermark)
+
+    def _take(self, limits: Limits) -> list[Record]:
+        records: list[Record] = []
+        size = 0
+        messages, partition, identity = self._messages, self._partition, self._identity
+        while messages and len(records) < limits.records and size < limits.size:
+            message = messages.popleft()
+            offset = f"{identity}:{_stream_sequence(message.reply)}"
+            records.append(record_of(partition, message.data, message.headers or {}, offset))
+            size += len(message.data)
+        return records
+
+    def _check_alive(self) -> None:
+        if self._client is None or not self._client.is_connected:
+            self._failure = "the connection is lost"
+        elif time.monotonic() - self._heard_at > _SILENCE:
+            self._failure = "the consumer went silent"
+
+    async def _pull(self) -> None:
+        if self._outstanding + len(self._messages) > _CREDIT // 2 or self._failure:
+            return
+        if self._client is None:
+            return
+        batch = _CREDIT - self._outstanding - len(self._messages)
+        request = {
+            "batch": batch,
+            "max_bytes": max(_CREDIT_BYTES, self._client.max_payload * 2),
+            "expires": _EXPIRES_NS,
+            "idle_heartbeat": _HEARTBEAT_NS,
+        }
+        self._outstanding += batch
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        try:
+            await self._client.publish(subject, msgspec.json.encode(request), reply=self._inbox)
+        except NatsError as error:
+            self._failure = str(error)
+
+    async def _on_message(self, message: Msg) -> None:
+        self._heard_at = time.monotonic()
+        if message.reply and message.headers and "Status" not in message.headers:
+            self._outstanding -= 1
+            self._messages.append(message)
+            self._arrived.set()
+            return
+        headers = message.headers or {}
+        status = headers.get("Status", "")
+        undelivered = headers.get("Nats-Pending-Messages")
+        if undelivered is not None:
+            self._outstanding = max(0, self._outstanding - int(undelivered))
+            self._arrived.set()
+        elif status and status != "100":
+            self._failure = headers.get("Description", status)
+            self._arrived.set()
+
+    async def _on_watermark(self, message: Msg) -> None:
+        self._watermark = watermark_of(self._partition, message.data)
+        self._arrived.set()
+
+    async def close(self) -> None:
+        """See ports.broker."""
+        client, self._client = self._client, None
+        if client is None or not client.is_connected:
+            return
+        try:
+            async with asyncio.timeout(1):
+                for handle in self._handles:
+                    await handle.unsubscribe()
+                await client.jetstream().delete_consumer(self._stream, self._consumer)
+        except (NatsError, OSError, TimeoutError):
+            return  # the server forgets an idle consumer after a minute
+
+
+def _stream_sequence(reply: str) -> int:
+    tokens = reply.split(".")
+    return int(tokens[5] if len(tokens) == _OLD_REPLY_TOKENS else tokens[7])

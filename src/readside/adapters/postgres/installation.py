@@ -1,0 +1,263 @@
+"""Installs readside into a database: schema, publication, slot, partitions; safe to repeat."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from importlib import resources
+from typing import NamedTuple
+
+from psycopg import errors, sql
+
+from readside.adapters.postgres.connection import Connection, connect, translated
+from readside.core.errors import RefusedError, SchemaError, SettingsError
+from readside.core.position import format_lsn, parse_lsn
+
+_LOCK = 0x7265616473696465  # "readside"
+_APP = re.compile(r"[a-z][a-z0-9_]{0,40}")
+_FAILOVER_SLOTS_SINCE = 170_000
+_OLDEST_SERVER = 140_000
+#: Days of outbox partitions made ahead.
+_AHEAD = 14
+
+
+class Names(NamedTuple):
+    """What readside calls things in PostgreSQL."""
+
+    app: str
+
+    @property
+    def slot(self) -> str:
+        """The replication slot."""
+        return f"readside_{self.app}"
+
+    @property
+    def publication(self) -> str:
+        """The publication of the app's outbox."""
+        return f"readside_{self.app}"
+
+    @property
+    def branch(self) -> str:
+        """The app's branch of the outbox."""
+        return f"outbox_{self.app}"
+
+
+def checked_name(app: str) -> str:
+    """The app's name, if slot, tables and subjects can carry it.
+
+    Raises:
+        SettingsError: they cannot.
+    """
+    if not _APP.fullmatch(app):
+        raise SettingsError(
+            f"{app!r} cannot name an app.",
+            mend="use a-z, 0-9 and _, starting with a letter, at most 41 characters",
+        )
+    return app
+
+
+async def install(dsn: str, app: str, partitions: int) -> list[str]:
+    """Bring the database to what this version needs, and return what was done.
+
+    Two that run at once wait for each other. The order matters: publication before slot, for
+    a slot does not see later publications; slot before the first outbox partition, for rows
+    that were written before the slot would never leave.
+
+    Raises:
+        RefusedError: wal_level or a privilege is missing; the mend says how to get it.
+    """
+    done: list[str] = []
+    names = Names(checked_name(app))
+    connection = await connect(dsn, "init")
+    async with connection:
+        with translated(dsn):
+            await connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+            await _check_server(connection)
+            await _migrate(connection, done)
+            await _branch(connection, names, done)
+            await _capture(connection, names, partitions, done)
+            await tend_partitions(connection, app, None, done)
+    return done
+
+
+async def _check_server(connection: Connection) -> None:
+    if connection.info.server_version < _OLDEST_SERVER:
+        raise RefusedError("PostgreSQL is older than 14.", mend="upgrade it to 14 or later")
+    row = await (await connection.execute("SELECT current_setting('wal_level')")).fetchone()
+    if row != ("logical",):
+        raise RefusedError(
+            f"PostgreSQL runs with wal_level={row and row[0]}; logical replication needs logical.",
+            mend="ALTER SYSTEM SET wal_level = logical; then restart PostgreSQL",
+        )
+
+
+async def _migrate(connection: Connection, done: list[str]) -> None:
+    async with connection.transaction():
+        await connection.execute("CREATE SCHEMA IF NOT EXISTS readside")
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS readside.migrations"
+            " (name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        rows = await (await connection.execute("SELECT name FROM readside.migrations")).fetchall()
+        applied = {row[0] for row in rows}
+        folder = resources.files("readside.adapters.postgres") / "sql"
+        for path in sorted(folder.iterdir(), key=lambda entry: entry.name):
+            if path.name.endswith(".sql") and path.name not in applied:
+                await connection.execute(path.read_text(encoding="utf-8").encode())
+                await connection.execute(
+                    "INSERT INTO readside.migrations (name) VALUES (%s)", [path.name]
+                )
+                done.append(f"migration {path.name}")
+
+
+async def _branch(connection: Connection, names: Names, done: list[str]) -> None:
+    branch = sql.Identifier("readside", names.branch)
+    if not await _exists(
+        connection, "SELECT to_regclass(%s) IS NOT NULL", f"readside.{names.branch}"
+    ):
+        await connection.execute(
+            sql.SQL(
+                "CREATE TABLE {} PARTITION OF readside.outbox FOR VALUES IN ({})"
+                " PARTITION BY RANGE (recorded_at)"
+            ).format(branch, sql.Literal(names.app))
+        )
+        done.append(f"table readside.{names.branch}")
+    if not await _exists(
+        connection,
+        "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = %s)",
+        names.publication,
+    ):
+        await connection.execute(
+            sql.SQL(
+                "CREATE PUBLICATION {} FOR TABLE {}"
+                " WITH (publish = 'insert', publish_via_partition_root = true)"
+            ).format(sql.Identifier(names.publication), branch)
+        )
+        done.append(f"publication {names.publication}")
+
+
+async def _exists(connection: Connection, query: str, name: str) -> bool:
+    row = await (await connection.execute(query.encode(), [name])).fetchone()
+    return bool(row and row[0])
+
+
+async def _capture(connection: Connection, names: Names, partitions: int, done: list[str]) -> None:
+    row = await (
+        await connection.execute(
+            "SELECT partitions FROM readside.capture WHERE app = %s", [names.app]
+        )
+    ).fetchone()
+    if row is not None:
+        if row[0] != partitions:
+            raise SettingsError(
+                f"App {names.app} was installed with {row[0]} partitions, not {partitions}.",
+                mend=f"use partitions={row[0]}: another number would move keys to other partitions",
+            )
+        return
+    # A slot without a capture row is the rest of an installation which died half-way.
+    await drop_slot(connection, names.slot)
+    lsn = await create_slot(connection, names.slot)
+    await connection.execute(
+        "INSERT INTO readside.capture (app, slot, epoch, system_identifier, timeline, partitions,"
+        " origin_lsn, confirmed_lsn) SELECT %s, %s, 1, s.system_identifier::text,"
+        " c.timeline_id, %s, %s, %s FROM pg_control_system() s, pg_control_checkpoint() c",
+        [names.app, names.slot, partitions, lsn, lsn],
+    )
+    done.append(f"replication slot {names.slot} at {format_lsn(lsn)}")
+
+
+async def drop_slot(connection: Connection, slot: str) -> None:
+    """Drop a slot if it exists and nobody reads it."""
+    await connection.execute(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+        " WHERE slot_name = %s AND NOT active",
+        [slot],
+    )
+
+
+async def create_slot(connection: Connection, slot: str) -> int:
+    """Create the slot, surviving a failover where the server can; return where it begins."""
+    arguments = "%s, 'pgoutput', false, false"
+    if connection.info.server_version >= _FAILOVER_SLOTS_SINCE:
+        arguments += ", true"
+    try:
+        row = await (
+            await connection.execute(
+                f"SELECT lsn::text FROM pg_create_logical_replication_slot({arguments})".encode(),
+                [slot],
+            )
+        ).fetchone()
+    except errors.ConfigurationLimitExceeded as error:
+        raise RefusedError(
+            "All replication slots of PostgreSQL are in use.",
+            mend="raise max_replication_slots and restart, or drop a slot that nobody needs",
+        ) from error
+    except errors.InsufficientPrivilege as error:
+        raise RefusedError(
+            f"User {connection.info.user} may not create replication slots.",
+            mend=f"ALTER ROLE {connection.info.user} REPLICATION",
+        ) from error
+    if row is None:
+        raise SchemaError(f"The slot {slot} could not be created.")
+    return parse_lsn(row[0])
+
+
+async def tend_partitions(
+    connection: Connection, app: str, retention: dt.timedelta | None, done: list[str]
+) -> None:
+    """Make outbox partitions for the days to come, and drop those older than `retention`.
+
+    Never waits long for a lock: what cannot be had now is had at the next round. Old WAL
+    stays readable for the slot when its table is gone.
+    """
+    names = Names(app)
+    await connection.execute("SET lock_timeout = '2s'")
+    try:
+        existing = await _leaves(connection, names)
+        today = dt.datetime.now(dt.UTC).date()
+        await _make_leaf(connection, names, existing, None, done)
+        for ahead in range(-1, _AHEAD):
+            await _make_leaf(connection, names, existing, today + dt.timedelta(days=ahead), done)
+        if retention is not None:
+            oldest = f"{names.branch}_{today - retention:%Y%m%d}"
+            for leaf in sorted(existing):
+                if leaf < oldest and not leaf.endswith("_rest"):
+                    await connection.execute(
+                        sql.SQL("DROP TABLE {}").format(sql.Identifier("readside", leaf))
+                    )
+                    done.append(f"dropped readside.{leaf}")
+    finally:
+        await connection.execute("RESET lock_timeout")
+
+
+async def _leaves(connection: Connection, names: Names) -> set[str]:
+    rows = await (
+        await connection.execute(
+            "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+            " WHERE i.inhparent = %s::regclass",
+            [f"readside.{names.branch}"],
+        )
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
+async def _make_leaf(
+    connection: Connection, names: Names, existing: set[str], day: dt.date | None, done: list[str]
+) -> None:
+    leaf = f"{names.branch}_{day:%Y%m%d}" if day else f"{names.branch}_rest"
+    if leaf in existing:
+        return
+    bounds: sql.Composable = sql.SQL("DEFAULT")
+    if day:
+        first, last = (f"{edge:%Y-%m-%d} 00:00:00+00" for edge in (day, day + dt.timedelta(days=1)))
+        bounds = sql.SQL("FOR VALUES FROM ({}) TO ({})").format(
+            sql.Literal(first), sql.Literal(last)
+        )
+    # Rows are never updated, so pages can be full; autovacuum only has to freeze.
+    await connection.execute(
+        sql.SQL("CREATE TABLE {} PARTITION OF {} {} WITH (fillfactor = 100)").format(
+            sql.Identifier("readside", leaf), sql.Identifier("readside", names.branch), bounds
+        )
+    )
+    if not day or day >= dt.datetime.now(dt.UTC).date() + dt.timedelta(days=_AHEAD - 1):
+        done.append(f"outbox partitions up to {day or 'the default one'}")

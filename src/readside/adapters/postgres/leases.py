@@ -1,0 +1,139 @@
+"""Leases as rows, judged by PostgreSQL's clock only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from readside.adapters.postgres.connection import Connection
+from readside.adapters.postgres.session import Session, rows
+from readside.core.leases import Unit, plan
+from readside.ports.ledger import Lease
+
+_TAKE = (
+    "UPDATE readside.leases l SET owner = %s, token = token + 1,"
+    " expires_at = clock_timestamp() + make_interval(secs => %s)"
+    " FROM unnest(%s::text[], %s::int[]) AS u(projection, partition)"
+    " WHERE l.app = %s AND l.projection = u.projection AND l.partition = u.partition"
+)
+
+
+class PostgresLeases:
+    """Who works on which partition, for one app.
+
+    Args:
+        ttl: seconds after which a silent worker loses its units.
+    """
+
+    def __init__(self, session: Session, app: str, ttl: float) -> None:
+        self._session = session
+        self._app = app
+        self._ttl = ttl
+
+    async def tend(self, worker: str, units: Sequence[Unit]) -> list[Lease]:
+        """See ports.ledger."""
+        async with self._session.transaction() as connection:
+            await self._appear(connection, worker, units)
+            crew = await rows(
+                connection,
+                "SELECT worker FROM readside.workers WHERE app = %s"
+                " AND seen_at > clock_timestamp() - make_interval(secs => %s)",
+                [self._app, self._ttl],
+            )
+            table = await rows(
+                connection,
+                "SELECT projection, partition, CASE WHEN expires_at > clock_timestamp() THEN owner END"
+                " FROM readside.leases WHERE app = %s AND projection = ANY(%s) FOR UPDATE",
+                [self._app, sorted({unit.projection for unit in units})],
+            )
+            wanted = set(units)
+            view = {
+                Unit(name, number): owner
+                for name, number, owner in table
+                if (name, number) in wanted
+            }
+            decided = plan(worker, [row[0] for row in crew], view)
+            await self._release(connection, worker, decided.release)
+            await rows(
+                connection,
+                "UPDATE readside.leases SET expires_at = clock_timestamp() + make_interval(secs => %s)"
+                " WHERE app = %s AND owner = %s AND expires_at > clock_timestamp()",
+                [self._ttl, self._app, worker],
+            )
+            await self._take(connection, worker, decided.acquire)
+            return await self._held(connection, worker, wanted)
+
+    async def seize(self, worker: str, units: Sequence[Unit]) -> list[Lease]:
+        """See ports.ledger."""
+        async with self._session.transaction() as connection:
+            await self._appear(connection, worker, units)
+            await self._take(connection, worker, units)
+            return await self._held(connection, worker, set(units))
+
+    async def leave(self, worker: str) -> None:
+        """See ports.ledger."""
+        async with self._session.transaction() as connection:
+            await rows(
+                connection,
+                "UPDATE readside.leases SET owner = NULL, expires_at = '-infinity'"
+                " WHERE app = %s AND owner = %s",
+                [self._app, worker],
+            )
+            await rows(
+                connection,
+                "DELETE FROM readside.workers WHERE app = %s AND worker = %s",
+                [self._app, worker],
+            )
+
+    async def _appear(self, connection: Connection, worker: str, units: Sequence[Unit]) -> None:
+        await rows(
+            connection,
+            "INSERT INTO readside.workers (app, worker, seen_at) VALUES (%s, %s, clock_timestamp())"
+            " ON CONFLICT (app, worker) DO UPDATE SET seen_at = clock_timestamp()",
+            [self._app, worker],
+        )
+        await rows(
+            connection,
+            "DELETE FROM readside.workers WHERE app = %s"
+            " AND seen_at < clock_timestamp() - interval '1 hour'",
+            [self._app],
+        )
+        # One at a time: everybody decides on what the one before has left.
+        await rows(
+            connection,
+            "SELECT pg_advisory_xact_lock(hashtext('readside leases ' || %s))",
+            [self._app],
+        )
+        await rows(
+            connection,
+            "INSERT INTO readside.leases (app, projection, partition)"
+            " SELECT %s, * FROM unnest(%s::text[], %s::int[]) ON CONFLICT DO NOTHING",
+            [self._app, *_columns(units)],
+        )
+
+    async def _take(self, connection: Connection, worker: str, units: Sequence[Unit]) -> None:
+        if units:
+            await rows(connection, _TAKE, [worker, self._ttl, *_columns(units), self._app])
+
+    async def _release(self, connection: Connection, worker: str, units: Sequence[Unit]) -> None:
+        if units:
+            await rows(
+                connection,
+                "UPDATE readside.leases l SET owner = NULL, expires_at = '-infinity'"
+                " FROM unnest(%s::text[], %s::int[]) AS u(projection, partition)"
+                " WHERE l.app = %s AND l.owner = %s"
+                " AND l.projection = u.projection AND l.partition = u.partition",
+                [*_columns(units), self._app, worker],
+            )
+
+    async def _held(self, connection: Connection, worker: str, wanted: set[Unit]) -> list[Lease]:
+        found = await rows(
+            connection,
+            "SELECT projection, partition, token FROM readside.leases WHERE app = %s AND owner = %s",
+            [self._app, worker],
+        )
+        leases = [Lease(Unit(name, number), token) for name, number, token in found]
+        return [lease for lease in leases if lease.unit in wanted]
+
+
+def _columns(units: Sequence[Unit]) -> tuple[list[str], list[int]]:
+    return [unit.projection for unit in units], [unit.partition for unit in units]

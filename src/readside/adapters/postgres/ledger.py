@@ -1,0 +1,245 @@
+"""readside's notes about capture and progress, in the write store."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from readside.adapters.postgres.connection import Connection, connect, translated
+from readside.adapters.postgres.installation import Names, create_slot, drop_slot
+from readside.adapters.postgres.session import Session, rows
+from readside.core.chain import Head
+from readside.core.errors import RefusedError, SchemaError
+from readside.core.history import Known, Seen, restarted
+from readside.core.leases import Unit
+from readside.core.position import Position, format_lsn, parse_lsn, settled
+from readside.core.settling import Bookmark
+from readside.ports.ledger import Capture, Progress, Rewind, Survey
+
+log = logging.getLogger("readside.relay")
+
+
+def heads_json(heads: Sequence[Head]) -> str:
+    """Write heads for a jsonb column."""
+    return msgspec.json.encode([(head.position.encode(), head.nth) for head in heads]).decode()
+
+
+def heads_of(value: Any, partitions: int, origin: Position) -> tuple[Head, ...]:
+    """Read heads from a jsonb column; an empty list means the origin everywhere."""
+    found = [Head(Position.decode(text), nth) for text, nth in value]
+    return tuple(found) if found else tuple(Head(origin, 0) for _ in range(partitions))
+
+
+class PostgresLedger:
+    """The relay's and the projectors' notes of one app."""
+
+    def __init__(self, session: Session, app: str) -> None:
+        self._session = session
+        self._app = app
+
+    async def capture(self, app: str) -> Capture:
+        """See ports.ledger; begins a new epoch where the history has restarted."""
+        self._app = app
+        identity = await self._identify()
+        async with self._session.connection() as connection:
+            await _check_writable(connection)
+            known = await self._known(connection)
+            reason = restarted(known, await self._seen(connection, identity))
+            if reason:
+                await self._begin_epoch(connection, identity, reason)
+        return await self._capture()
+
+    async def _identify(self) -> tuple[str, int]:
+        connection = await connect(self._session.dsn, "relay", replication="database")
+        async with connection:
+            with translated(self._session.dsn):
+                ((system, timeline, *_),) = await rows(connection, "IDENTIFY_SYSTEM")
+        return str(system), int(timeline)
+
+    async def _known(self, connection: Connection) -> Known:
+        found = await rows(
+            connection,
+            "SELECT system_identifier, timeline, confirmed_lsn, shipped_lsn FROM readside.capture"
+            " WHERE app = %s",
+            [self._app],
+        )
+        if not found:
+            raise SchemaError(
+                f"App {self._app} is not installed.", mend="run: readside init module:app"
+            )
+        return Known(*found[0])
+
+    async def _seen(self, connection: Connection, identity: tuple[str, int]) -> Seen:
+        found = await rows(
+            connection,
+            "SELECT confirmed_flush_lsn::text, wal_status FROM pg_replication_slots"
+            " WHERE slot_name = %s AND database = current_database()",
+            [Names(self._app).slot],
+        )
+        ((flushed,),) = await rows(connection, "SELECT pg_current_wal_flush_lsn()::text")
+        confirmed, status = found[0] if found else (None, "")
+        return Seen(
+            *identity,
+            parse_lsn(flushed),
+            bool(found),
+            parse_lsn(confirmed) if confirmed else None,
+            status if status == "lost" else "",
+        )
+
+    async def _begin_epoch(
+        self, connection: Connection, identity: tuple[str, int], reason: str
+    ) -> None:
+        # A crash after the slot and before the row is found at the next start: the slot is then
+        # ahead of the row, which is a restarted history as well.
+        slot = Names(self._app).slot
+        await drop_slot(connection, slot)
+        lsn = await create_slot(connection, slot)
+        ((epoch,),) = await rows(
+            connection,
+            "UPDATE readside.capture SET epoch = epoch + 1, system_identifier = %s, timeline = %s,"
+            " origin_lsn = %s, confirmed_lsn = %s, confirmed_heads = '[]', shipped_lsn = 0,"
+            " shipped_heads = '[]' WHERE app = %s RETURNING epoch",
+            [*identity, lsn, lsn, self._app],
+        )
+        log.error(
+            "history of app %s restarted: %s. Epoch %s begins at %s; projections which had not"
+            " applied everything before have to be rebuilt",
+            self._app, reason, epoch, format_lsn(lsn),
+        )  # fmt: skip
+
+    async def _capture(self) -> Capture:
+        found = await self._session.query(
+            "SELECT epoch, origin_lsn, partitions, confirmed_lsn, confirmed_heads"
+            " FROM readside.capture WHERE app = %s",
+            [self._app],
+        )
+        if not found:
+            raise SchemaError(
+                f"App {self._app} is not installed.", mend="run: readside init module:app"
+            )
+        epoch, origin_lsn, partitions, lsn, heads = found[0]
+        origin = settled(epoch, origin_lsn)
+        return Capture(
+            epoch, origin, partitions, Bookmark(lsn, heads_of(heads, partitions, origin))
+        )
+
+    async def confirm(self, bookmark: Bookmark) -> None:
+        """See ports.ledger."""
+        await self._session.query(
+            "UPDATE readside.capture SET confirmed_lsn = %s, confirmed_heads = %s WHERE app = %s",
+            [bookmark.lsn, heads_json(bookmark.heads), self._app],
+        )
+
+    async def ship(self, lsn: int, heads: Sequence[Head], state: str) -> None:
+        """See ports.ledger."""
+        await self._session.query(
+            "UPDATE readside.capture SET shipped_lsn = %s, shipped_heads = %s, state = %s,"
+            " updated_at = clock_timestamp() WHERE app = %s",
+            [lsn, heads_json(heads), state, self._app],
+        )
+
+    async def survey(self) -> Survey:
+        """See ports.ledger."""
+        async with self._session.connection() as connection:
+            ((lowest,),) = await rows(
+                connection,
+                "SELECT min(coalesce(g.position, '')) FROM readside.capture c"
+                " JOIN readside.projections p USING (app)"
+                " CROSS JOIN generate_series(0, c.partitions - 1) n"
+                " LEFT JOIN readside.progress g ON g.app = p.app AND g.projection = p.projection"
+                " AND g.partition = n WHERE c.app = %s",
+                [self._app],
+            )
+            wishes = await rows(
+                connection,
+                "SELECT projection, partition, after FROM readside.rewinds"
+                " WHERE app = %s AND reachable IS NULL",
+                [self._app],
+            )
+        rewinds = tuple(
+            Rewind(Unit(name, number), Position.decode(after)) for name, number, after in wishes
+        )
+        return Survey(Position.decode(lowest) if lowest else None, rewinds)
+
+    async def answer(self, rewind: Rewind, *, reachable: bool) -> None:
+        """See ports.ledger."""
+        await self._session.query(
+            "UPDATE readside.rewinds SET reachable = %s"
+            " WHERE app = %s AND projection = %s AND partition = %s AND after = %s",
+            [reachable, self._app, *rewind.unit, rewind.after.encode()],
+        )
+
+    async def register(self, app: str, projections: Sequence[str]) -> Capture:
+        """See ports.ledger."""
+        self._app = app
+        await self._session.query(
+            "INSERT INTO readside.projections (app, projection) SELECT %s, unnest(%s::text[])"
+            " ON CONFLICT DO NOTHING",
+            [app, list(projections)],
+        )
+        return await self._capture()
+
+    async def report(self, progress: Sequence[Progress]) -> None:
+        """See ports.ledger."""
+        if not progress:
+            return
+        columns = [
+            [row.unit.projection for row in progress],
+            [row.unit.partition for row in progress],
+            [row.position.encode() for row in progress],
+            [row.nth for row in progress],
+            [row.state for row in progress],
+            [row.detail for row in progress],
+            [row.rate for row in progress],
+            [row.pending_since for row in progress],
+        ]
+        await self._session.query(
+            "INSERT INTO readside.progress AS p (app, projection, partition, position, nth, state,"
+            " detail, rate, pending_since) SELECT %s, * FROM unnest(%s::text[], %s::int[],"
+            " %s::text[], %s::bigint[], %s::text[], %s::text[], %s::float8[], %s::bigint[])"
+            " ON CONFLICT (app, projection, partition) DO UPDATE SET position = excluded.position,"
+            " nth = excluded.nth, state = excluded.state, detail = excluded.detail,"
+            " rate = excluded.rate, pending_since = excluded.pending_since,"
+            " updated_at = clock_timestamp()",
+            [self._app, *columns],
+        )
+
+    async def wish(self, rewind: Rewind) -> None:
+        """See ports.ledger."""
+        await self._session.query(
+            "INSERT INTO readside.rewinds AS r (app, projection, partition, after)"
+            " VALUES (%s, %s, %s, %s) ON CONFLICT (app, projection, partition)"
+            " DO UPDATE SET after = excluded.after, reachable = NULL, asked_at = clock_timestamp()",
+            [self._app, *rewind.unit, rewind.after.encode()],
+        )
+
+    async def unreachable(self, unit: Unit) -> bool:
+        """See ports.ledger."""
+        found = await self._session.query(
+            "SELECT reachable FROM readside.rewinds"
+            " WHERE app = %s AND projection = %s AND partition = %s",
+            [self._app, *unit],
+        )
+        return found == [(False,)]
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._session.close()
+
+
+async def _check_writable(connection: Connection) -> None:
+    ((standby, level),) = await rows(
+        connection, "SELECT pg_is_in_recovery(), current_setting('wal_level')"
+    )
+    if standby:
+        raise RefusedError(
+            "PostgreSQL is a standby.", mend="let READSIDE_WRITE_STORE name the primary"
+        )
+    if level != "logical":
+        raise RefusedError(
+            f"PostgreSQL runs with wal_level={level}; logical replication needs logical.",
+            mend="ALTER SYSTEM SET wal_level = logical; then restart PostgreSQL",
+        )

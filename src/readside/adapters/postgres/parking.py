@@ -1,0 +1,85 @@
+"""Parked documents and their events, durably, in the write store."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+
+from readside.adapters.postgres.connection import Connection
+from readside.adapters.postgres.session import Session, rows
+from readside.core.leases import Unit
+from readside.ports.ledger import Parked
+
+_LONGEST = 16_000
+
+
+class PostgresParking:
+    """Documents of one app which cannot move on."""
+
+    def __init__(self, session: Session, app: str) -> None:
+        self._session = session
+        self._app = app
+
+    async def parked(self, unit: Unit) -> frozenset[str]:
+        """See ports.ledger."""
+        found = await self._session.query(
+            "SELECT key FROM readside.parked_documents"
+            " WHERE app = %s AND projection = %s AND partition = %s",
+            [self._app, *unit],
+        )
+        return frozenset(row[0] for row in found)
+
+    async def park(self, unit: Unit, steps: Sequence[Parked]) -> frozenset[str]:
+        """See ports.ledger."""
+        async with self._session.transaction() as connection:
+            for parked in steps:
+                if parked.error is not None:
+                    await self._document(connection, unit, parked.step.key, parked.error)
+            keys = sorted({parked.step.key for parked in steps})
+            # The row lock holds back an operator who is just freeing the document.
+            found = await rows(
+                connection,
+                "SELECT key FROM readside.parked_documents WHERE app = %s AND projection = %s"
+                " AND partition = %s AND key = ANY(%s) FOR UPDATE",
+                [self._app, *unit, keys],
+            )
+            taken = {row[0] for row in found}
+            await self._events(connection, unit, [p for p in steps if p.step.key in taken])
+        return frozenset(keys) - taken
+
+    async def _document(
+        self, connection: Connection, unit: Unit, key: str, error: BaseException
+    ) -> None:
+        cause = error.__cause__ or error
+        trace = "".join(traceback.format_exception(error))[-_LONGEST:]
+        await rows(
+            connection,
+            "INSERT INTO readside.parked_documents"
+            " (app, projection, partition, key, error_type, error, traceback)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [self._app, *unit, key, type(cause).__name__, _clean(str(error)), _clean(trace)],
+        )
+
+    async def _events(self, connection: Connection, unit: Unit, steps: Sequence[Parked]) -> None:
+        if not steps:
+            return
+        async with connection.cursor() as cursor:
+            await cursor.executemany(
+                b"INSERT INTO readside.parked_events (app, projection, partition, key, position,"
+                b" predecessor, nth, id, type, event_key, version, payload, headers, recorded_at)"
+                b" VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                b" ON CONFLICT DO NOTHING",
+                [
+                    [
+                        self._app, *unit, parked.step.key, record.position.encode(),
+                        record.predecessor.encode(), record.nth, record.id, record.type, record.key,
+                        record.version, record.payload, record.headers, record.recorded_at,
+                    ]
+                    for parked in steps
+                    for record in [parked.step.record]
+                ],
+            )  # fmt: skip
+
+
+def _clean(text: str) -> str:
+    return text.replace("\0", "\\0")[:_LONGEST]

@@ -1,0 +1,26 @@
+-- A superset of the columns that Debezium's outbox router reads. Rows are only ever added; old
+-- ones go by dropping partitions. Each app has a branch, which takes rows only after its slot
+-- exists (see installation.py). No index but a tiny BRIN: writers pay for every other one.
+CREATE TABLE readside.outbox (
+    id            uuid NOT NULL DEFAULT gen_random_uuid(),
+    aggregatetype text NOT NULL,
+    aggregateid   text NOT NULL,
+    type          text NOT NULL,
+    payload       json NOT NULL,
+    version       integer NOT NULL DEFAULT 1,
+    app           text NOT NULL,
+    headers       json,
+    recorded_at   timestamptz NOT NULL DEFAULT now()
+) PARTITION BY LIST (app);
+
+CREATE INDEX outbox_recorded_at ON readside.outbox USING brin (recorded_at)
+    WITH (pages_per_range = 32, autosummarize = on);
+
+-- For programs in other languages: SELECT readside.record('shop', 'user.created', '42', '{"id": 42}').
+CREATE FUNCTION readside.record(
+    app text, type text, key text, payload json, version integer DEFAULT 1, headers json DEFAULT NULL
+) RETURNS uuid LANGUAGE sql SET search_path = pg_catalog AS $$
+    INSERT INTO readside.outbox (app, aggregatetype, aggregateid, type, payload, version, headers)
+    VALUES ($1, split_part($2, '.', 1), $3, $2, $4, $5, $6)
+    RETURNING id
+$$;

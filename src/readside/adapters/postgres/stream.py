@@ -1,0 +1,174 @@
+"""PostgreSQL's replication stream on psycopg's own connection, without a thread or a second driver."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+
+import psycopg
+from psycopg import pq
+
+from readside.adapters.postgres.connection import address, connect, translate
+from readside.core.errors import ReadsideError, SlotBusyError, SlotLostError, UnavailableError
+from readside.core.pgoutput import feedback
+from readside.core.position import format_lsn
+
+#: Bytes buffered before reading pauses: TCP then slows the server down.
+_ENOUGH = 16 * 1024 * 1024
+
+
+class ReplicationStream:
+    """The frames of one slot, in order, and the feedback to the server.
+
+    psycopg hands `START_REPLICATION` through since 3.3; from there the raw libpq connection
+    is read whenever the event loop finds bytes on its socket.
+    """
+
+    def __init__(self, dsn: str, slot: str, publication: str) -> None:
+        self._dsn = dsn
+        self._slot = slot
+        self._publication = publication
+        self._connection: psycopg.AsyncConnection[tuple[object, ...]] | None = None
+        self._frames: deque[bytes] = deque()
+        self._buffered = 0
+        self._reading = False
+        self._arrived = asyncio.Event()
+        self._failure: ReadsideError | None = None
+
+    async def start(self, lsn: int) -> None:
+        """Begin to stream from `lsn`.
+
+        Raises:
+            SlotBusyError, SlotLostError, UnavailableError, RefusedError: see ports.source.
+        """
+        self._connection = await connect(
+            self._dsn, "relay", replication="database", options="-c wal_sender_timeout=10s"
+        )
+        command = (
+            f'START_REPLICATION SLOT "{self._slot}" LOGICAL {format_lsn(lsn)} '
+            f"(proto_version '2', publication_names '\"{self._publication}\"', messages 'true')"
+        )
+        try:
+            await self._connection.execute(command.encode())
+        except psycopg.Error as error:
+            await self.close()
+            raise _start_error(error, self._slot, self._dsn) from error
+        if self._connection.pgconn.transaction_status != pq.TransactionStatus.ACTIVE:
+            await self.close()
+            raise UnavailableError(f"{address(self._dsn)} did not start to stream.")
+        self._resume()
+
+    async def frames(self, patience: float) -> deque[bytes]:
+        """Wait at most `patience` seconds for frames, and take all that are there.
+
+        Raises:
+            UnavailableError: the stream has ended.
+        """
+        if not self._frames and self._failure is None and patience > 0:
+            self._arrived.clear()
+            try:
+                async with asyncio.timeout(patience):
+                    await self._arrived.wait()
+            except TimeoutError:
+                pass
+        if not self._frames and self._failure is not None:
+            raise self._failure
+        taken, self._frames, self._buffered = self._frames, deque(), 0
+        if self._failure is None:
+            self._resume()
+        return taken
+
+    def confirm(self, lsn: int) -> None:
+        """Tell the server that everything before `lsn` may go; also keeps the connection alive.
+
+        Raises:
+            UnavailableError: the connection is broken.
+        """
+        if self._connection is None or self._failure is not None:
+            return
+        try:
+            pgconn = self._connection.pgconn
+            pgconn.put_copy_data(feedback(lsn, time.time_ns() // 1000))
+            pgconn.flush()
+        except psycopg.Error as error:
+            raise translate(error, address(self._dsn)) from error
+
+    async def close(self) -> None:
+        """End the stream; the server lets go of the slot when it notices."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        self._pause(connection)
+        await connection.close()
+
+    def _resume(self) -> None:
+        if not self._reading and self._connection is not None:
+            asyncio.get_running_loop().add_reader(self._connection.fileno(), self._readable)
+            self._reading = True
+            self._drain()  # libpq may hold bytes that the socket does not show any more
+
+    def _pause(self, connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+        if self._reading:
+            asyncio.get_running_loop().remove_reader(connection.fileno())
+            self._reading = False
+
+    def _readable(self) -> None:
+        if self._connection is None:
+            return
+        try:
+            self._connection.pgconn.consume_input()
+        except psycopg.Error as error:
+            self._fail(error)
+            return
+        self._drain()
+
+    def _drain(self) -> None:
+        if self._connection is None:
+            return
+        get, frames = self._connection.pgconn.get_copy_data, self._frames
+        try:
+            while self._buffered < _ENOUGH:
+                size, data = get(1)
+                if size > 0:
+                    frames.append(bytes(data))
+                    self._buffered += size
+                elif size == 0:
+                    break
+                else:
+                    self._end()
+                    return
+        except psycopg.Error as error:
+            self._fail(error)
+            return
+        if self._buffered >= _ENOUGH:
+            self._pause(self._connection)
+        if frames:
+            self._arrived.set()
+
+    def _end(self) -> None:
+        if self._connection is None:
+            return
+        result = self._connection.pgconn.get_result()
+        text = result.error_message.decode(errors="replace") if result else ""
+        self._fail(psycopg.OperationalError(text.strip() or "the stream has ended"))
+
+    def _fail(self, error: psycopg.Error) -> None:
+        if self._connection is not None:
+            self._pause(self._connection)
+        self._failure = _start_error(error, self._slot, self._dsn)
+        self._arrived.set()
+
+
+_LOST = ("can no longer", "has been invalidated", "requested WAL segment", "cannot be synchronized")
+
+
+def _start_error(error: psycopg.Error, slot: str, dsn: str) -> ReadsideError:
+    text = " ".join(str(error).split())
+    if "is active for PID" in text:
+        return SlotBusyError(
+            f"Slot {slot}: {text}", mend="nothing, if another relay runs: this one is its standby"
+        )
+    if any(part in text for part in _LOST) or f'slot "{slot}" does not exist' in text:
+        return SlotLostError(f"{address(dsn)}: {text}")
+    return translate(error, address(dsn))

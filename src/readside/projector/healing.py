@@ -1,0 +1,65 @@
+"""What a partition does about a hole: ask for the records again, then look through the whole log."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+#: Seconds before the same wish is made again.
+_AGAIN = 5.0
+#: Seconds of silence after which a watermark's last record counts as missing.
+_GRACE = 1.5
+
+
+class Step(Enum):
+    """The next thing to do about a hole."""
+
+    WAIT = "wait"
+    ASK = "ask"
+    RESCAN = "rescan"
+    LOST = "lost"
+
+
+class Healing:
+    """Decides, without I/O, how one partition gets out of a hole. Times are steady seconds.
+
+    First the relay is asked to send again from PostgreSQL. Where PostgreSQL has it no more,
+    the broker's log is read from its beginning. Where that does not help, it is lost.
+    """
+
+    def __init__(self) -> None:
+        self._asked_at: float | None = None
+        self._rescanned = False
+        self._idle_since: float | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether there is a hole."""
+        return self._asked_at is not None or self._rescanned
+
+    def applied(self) -> None:
+        """A next record came: no hole any more."""
+        self._asked_at = None
+        self._rescanned = False
+        self._idle_since = None
+
+    def tail_missing(self, now: float) -> bool:
+        """Note that a watermark names a record which has not come; say if that lasts too long."""
+        if self._idle_since is None:
+            self._idle_since = now
+        return now - self._idle_since >= _GRACE
+
+    def tail_complete(self) -> None:
+        """Note that everything which the watermark names is here."""
+        self._idle_since = None
+
+    def hole(self, now: float, *, unreachable: bool) -> Step:
+        """Decide what to do about a hole that is seen now."""
+        if self._asked_at is not None and unreachable:
+            if not self._rescanned:
+                self._rescanned = True
+                return Step.RESCAN
+            return Step.LOST
+        if self._asked_at is None or now - self._asked_at >= _AGAIN:
+            self._asked_at = now
+            return Step.ASK
+        return Step.WAIT

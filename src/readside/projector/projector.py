@@ -1,0 +1,128 @@
+"""The projectors of one process: takes its share of partitions, and keeps a lane running for each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from readside.core.errors import ReadsideError
+from readside.core.leases import Unit
+from readside.core.projection import Projection
+from readside.ports.ledger import Lease, Leases, Progress
+from readside.projector.lane import Lane, Surroundings
+
+log = logging.getLogger("readside.projector")
+
+#: Seconds between two looks at the leases; a third of their life.
+_TEND_EVERY = 1.5
+#: Seconds between two reports of progress.
+_REPORT_EVERY = 0.25
+
+
+class Projector:
+    """Works on units of one app while it lives.
+
+    Args:
+        worker: this process's name, unique among all.
+        alone: take all units at once, because something else has elected this process
+            (without a broker, whoever has the replication slot).
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        projections: Mapping[str, Projection[Any]],
+        around: Surroundings,
+        leases: Leases,
+        *,
+        alone: bool = False,
+    ) -> None:
+        self._worker = worker
+        self._projections = projections
+        self._around = around
+        self._leases = leases
+        self._alone = alone
+        self._lanes: dict[Unit, tuple[Lane, asyncio.Task[None]]] = {}
+        self._reported: dict[Unit, tuple[Progress, int, float]] = {}
+        partitions = range(around.capture.partitions)
+        self._units = [Unit(name, number) for name in projections for number in partitions]
+        #: Set when the lanes of the first assignment run.
+        self.ready = asyncio.Event()
+
+    @property
+    def applied(self) -> int:
+        """Events applied by the lanes that run now."""
+        return sum(lane.applied for lane, _ in self._lanes.values())
+
+    async def run(self) -> None:
+        """Work until cancelled; then give the units back."""
+        reporter = asyncio.ensure_future(self._report())
+        try:
+            while True:
+                try:
+                    await self._tend()
+                except ReadsideError as error:
+                    log.warning("leases cannot be renewed: %s", error)
+                await self._around.clock.sleep(_TEND_EVERY)
+        finally:
+            reporter.cancel()
+            await self._stop(list(self._lanes))
+            await asyncio.gather(reporter, return_exceptions=True)
+            try:
+                async with asyncio.timeout(1):
+                    await self._leases.leave(self._worker)
+            except (ReadsideError, TimeoutError) as error:
+                log.info("leases run out by themselves: %s", error)
+
+    async def _tend(self) -> None:
+        if self._alone and not self.ready.is_set():
+            leases = await self._leases.seize(self._worker, self._units)
+        else:
+            leases = await self._leases.tend(self._worker, self._units)
+        held = {lease.unit: lease for lease in leases}
+        await self._stop(
+            [
+                unit
+                for unit, (lane, task) in self._lanes.items()
+                if task.done() or held.get(unit) != lane.lease
+            ]
+        )
+        for unit, lease in held.items():
+            if unit not in self._lanes:
+                self._start(unit, lease)
+        self.ready.set()
+
+    def _start(self, unit: Unit, lease: Lease) -> None:
+        lane = Lane(lease, self._projections[unit.projection], self._around)
+        self._lanes[unit] = (lane, asyncio.ensure_future(lane.run()))
+
+    async def _stop(self, units: list[Unit]) -> None:
+        stopped = [self._lanes.pop(unit) for unit in units]
+        for _, task in stopped:
+            task.cancel()
+        for lane, task in stopped:
+            (outcome,) = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(outcome, Exception):
+                log.error("lane %s died: %r", lane.lease.unit, outcome, exc_info=outcome)
+
+    async def _report(self) -> None:
+        while True:
+            now = self._around.clock.now()
+            due: list[tuple[Unit, Progress, int]] = []
+            for unit, (lane, _) in self._lanes.items():
+                before = self._reported.get(unit)
+                rate = 0.0
+                if before is not None and now > before[2]:
+                    rate = max(0.0, (lane.applied - before[1]) / (now - before[2]))
+                progress = lane.progress(round(rate, 1))
+                if progress is not None and (before is None or before[0] != progress):
+                    due.append((unit, progress, lane.applied))
+            try:
+                await self._around.ledger.report([progress for _, progress, _ in due])
+                for unit, progress, applied in due:
+                    self._reported[unit] = (progress, applied, now)
+            except ReadsideError as error:
+                log.debug("progress is not reported: %s", error)
+            await self._around.clock.sleep(_REPORT_EVERY)

@@ -1,0 +1,73 @@
+"""Reads documents, and waits until they are as new as a token asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic
+
+from readside.core.errors import HistoryLostError, StaleReadError
+from readside.core.event import key_text
+from readside.core.token import Token
+from readside.core.view import ViewCodec, ViewT
+from readside.ports.clock import Clock
+from readside.ports.store import Store
+
+_FIRST_PAUSE = 0.001
+_LONGEST_PAUSE = 0.02
+
+
+class Reader(Generic[ViewT]):
+    """Reads one projection from its store, and from nowhere else."""
+
+    def __init__(
+        self, projection: str, codec: ViewCodec[ViewT], store: Store, clock: Clock
+    ) -> None:
+        self._projection = projection
+        self._codec = codec
+        self._store = store
+        self._clock = clock
+
+    async def get_many(
+        self, keys: Sequence[object], after: Token | None, timeout: float
+    ) -> list[ViewT | None]:
+        """The views of these keys, in their order; None where there is none.
+
+        Raises:
+            StaleReadError: the projection has not reached `after` within `timeout` seconds.
+            HistoryLostError: the projection is wrong and has to be rebuilt.
+            UnavailableError: the read store is away.
+        """
+        if after is not None:
+            await self.wait(after, timeout)
+        texts = [key_text(key) for key in keys]
+        reading = await self._store.read(self._projection, texts)
+        if reading.halted:
+            raise HistoryLostError(
+                f"Projection {self._projection} is halted: {reading.halted}",
+                mend="rebuild the projection",
+            )
+        decode = self._codec.decode
+        return [None if document is None else decode(document) for document in reading.documents]
+
+    async def wait(self, token: Token, timeout: float) -> None:
+        """Wait until the projection has applied what the token stands for."""
+        deadline = self._clock.now() + timeout
+        pause = _FIRST_PAUSE
+        missing = list(token.partitions)
+        while missing:
+            found = await self._store.checkpoints(self._projection, missing)
+            missing = [
+                number
+                for number in missing
+                if number not in found or found[number].position < token.position
+            ]
+            if not missing:
+                return
+            if self._clock.now() + pause > deadline:
+                raise StaleReadError(
+                    f"Projection {self._projection} has not reached {token} within {timeout:g} s"
+                    f" (partitions {', '.join(map(str, missing))}).",
+                    mend="read again later, allow more time, or see: readside status",
+                )
+            await self._clock.sleep(pause)
+            pause = min(_LONGEST_PAUSE, pause * 1.5)

@@ -1,0 +1,213 @@
+"""The relay: takes events in commit order from the source, and ships them to the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from readside.core.backoff import Backoff
+from readside.core.errors import ReadsideError, SlotBusyError
+from readside.core.heartbeat import Heartbeats
+from readside.core.position import Position, format_lsn
+from readside.core.settling import Bookmark
+from readside.core.shipping import Shipping
+from readside.ports.broker import Broker
+from readside.ports.clock import Clock
+from readside.ports.ledger import Capture, RelayLedger, Survey
+from readside.ports.probe import probe
+from readside.ports.source import Source
+from readside.ports.traits import Promise
+
+log = logging.getLogger("readside.relay")
+
+_STANDBY_PATIENCE = 0.5
+
+
+@dataclass(frozen=True)
+class RelaySettings:
+    """How a relay behaves; times in seconds."""
+
+    #: Between two looks at the projectors' progress and wishes.
+    survey_every: float = 0.25
+    #: How long something has to be applied before the source may forget it: longer than
+    #: the read store may take to bring it to disk.
+    settle_delay: float = 5.0
+    #: Bytes of WAL kept for slow projections before the relay confirms on the broker's word alone.
+    retained_wal: int = 4 * 1024**3
+
+
+class _Rewound(Exception):  # noqa: N818 - a turn in the flow, not an error
+    """A projector wants records again: start over from the bookmark."""
+
+
+class Relay:
+    """Ships one app's events. Of several relays, the one that has the source works; the others wait."""
+
+    def __init__(
+        self,
+        app: str,
+        source: Callable[[int], Source],
+        broker: Broker,
+        ledger: RelayLedger,
+        clock: Clock,
+        settings: RelaySettings | None = None,
+    ) -> None:
+        self._app = app
+        self._make_source = source
+        self._broker = broker
+        self._ledger = ledger
+        self._clock = clock
+        self._settings = settings or RelaySettings()
+        self._rewinding = False
+        self._applied: deque[tuple[float, Position]] = deque()
+        #: Set while this relay has the source.
+        self.active = asyncio.Event()
+        self.state = "starting"
+        #: Events shipped by this relay, for those who watch.
+        self.shipped = 0
+
+    async def run(self) -> None:
+        """Work until cancelled; whatever fails is tried again."""
+        backoff = Backoff()
+        while True:
+            shipped = self.shipped
+            try:
+                await self._session()
+            except _Rewound:
+                backoff.reset()
+            except SlotBusyError as busy:
+                if self.state != "standby":
+                    log.info("standby: %s", busy.detail)
+                self.state = "standby"
+                await self._clock.sleep(_STANDBY_PATIENCE)
+            except ReadsideError as error:
+                if self.shipped > shipped:
+                    backoff.reset()
+                pause = backoff.next(self._clock.chance())
+                log.warning("relay waits %.1f s: %s", pause, error)
+                self.state = f"retrying: {error.detail or error}"
+                await self._clock.sleep(pause)
+            finally:
+                self.active.clear()
+
+    async def _session(self) -> None:
+        capture = await self._ledger.capture(self._app)
+        source = self._make_source(capture.epoch)
+        try:
+            await source.start(capture.bookmark.lsn)
+            probe("relay.started")
+            # Only the one who has the source may trust the notes: read them again.
+            latest = await self._ledger.capture(self._app)
+            if latest.epoch != capture.epoch:
+                raise _Rewound
+            await self._broker.open(self._app, latest.partitions)
+            shipping = await self._prepare(latest)
+            self.state = "streaming"
+            self.active.set()
+            await self._both(source, shipping)
+        finally:
+            await source.close()
+
+    async def _prepare(self, capture: Capture) -> Shipping:
+        tails = await self._broker.tails()
+        shipping = Shipping(capture.partitions, capture.origin, capture.bookmark, tails)
+        self._applied.clear()
+        for wish in (await self._ledger.survey()).rewinds:
+            reachable = shipping.grant(wish)
+            log.warning(
+                "%s partition %s: sending again from after %s%s",
+                wish.unit.projection, wish.unit.partition, wish.after,
+                "" if reachable else " is not possible, the source no longer has it",
+            )  # fmt: skip
+            await self._ledger.answer(wish, reachable=reachable)
+        self._rewinding = False
+        return shipping
+
+    async def _both(self, source: Source, shipping: Shipping) -> None:
+        shipper = asyncio.ensure_future(self._ship(source, shipping))
+        tender = asyncio.ensure_future(self._tend(source, shipping))
+        try:
+            done, _ = await asyncio.wait({shipper, tender}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (shipper, tender):
+                task.cancel()
+            await asyncio.gather(shipper, tender, return_exceptions=True)
+
+    async def _ship(self, source: Source, shipping: Shipping) -> None:
+        heartbeats = Heartbeats(len(shipping.heads))
+        while not self._rewinding:
+            chunk = await source.read(0.004 if heartbeats.pending else 0.2)
+            records = shipping.take(chunk.events)
+            if records:
+                probe("relay.taken")
+                await self._broker.publish(records)
+                probe("relay.published")
+                self.shipped += len(records)
+            shipping.shipped(chunk.settled)
+            if not chunk.events or chunk.settled > chunk.events[-1].position.lsn:
+                shipping.mark()
+            for partition in {record.partition for record in records}:
+                heartbeats.touched(partition)
+            await self._announce(shipping, heartbeats)
+        raise _Rewound
+
+    async def _announce(self, shipping: Shipping, heartbeats: Heartbeats) -> None:
+        newest = max(head.position.lsn for head in shipping.heads)
+        due = heartbeats.due(self._clock.now(), settled=shipping.settled > newest)
+        if due:
+            await self._broker.announce([shipping.watermark(partition) for partition in due])
+            probe("relay.announced")
+
+    async def _tend(self, source: Source, shipping: Shipping) -> None:
+        """Confirm what everybody has applied, and listen for wishes."""
+        confirmed = shipping.settling.confirmed.lsn
+        while True:
+            survey = await self._ledger.survey()
+            if survey.rewinds:
+                self._rewinding = True
+            bookmark = shipping.settling.settle(self._ripe(survey, shipping.epoch))
+            if bookmark is None:
+                bookmark = self._bounded(shipping)
+            if bookmark is not None:
+                await self._ledger.confirm(bookmark)
+                probe("relay.confirmed")
+                confirmed = bookmark.lsn
+            # Also when nothing is new: the server ends a connection that stays silent.
+            await source.settle(confirmed)
+            probe("relay.settled")
+            await self._ledger.ship(shipping.settled, shipping.heads, self.state)
+            await self._clock.sleep(self._settings.survey_every)
+
+    def _ripe(self, survey: Survey, epoch: int) -> Position | None:
+        """The lowest position that was applied at least `settle_delay` ago."""
+        now = self._clock.now()
+        if survey.applied is None or survey.applied.epoch != epoch:
+            self._applied.clear()
+            return None
+        while self._applied and self._applied[-1][1] > survey.applied:
+            self._applied.pop()  # a read store went back in time
+        self._applied.append((now, survey.applied))
+        ripe = None
+        while self._applied and self._applied[0][0] <= now - self._settings.settle_delay:
+            ripe = self._applied.popleft()[1]
+        return ripe
+
+    def _bounded(self, shipping: Shipping) -> Bookmark | None:
+        retained = shipping.settled - shipping.settling.confirmed.lsn
+        if (
+            retained <= self._settings.retained_wal
+            or self._broker.traits.remembers is Promise.NEVER
+        ):
+            return None
+        log.error(
+            "PostgreSQL retains %s MB of WAL for projections that are behind: confirming %s on the"
+            " broker's word alone; what the broker loses now cannot be sent again",
+            retained // 1024**2, format_lsn(shipping.settled),
+        )  # fmt: skip
+        self.state = "streaming, unprotected: retained WAL passed its bound"
+        return shipping.settling.force()
