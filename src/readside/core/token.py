@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from readside.core.errors import DecodeError
 from readside.core.position import Position
 
 _FORM = "r1"
+_TEXT = re.compile(r"r1-([0-9a-f]{1,4})-([0-9a-f]{1,16})-((?:[0-9]{1,5}(?:\.[0-9]{1,5}){0,999})?)")
 
 
 class Token(NamedTuple):
@@ -30,11 +32,9 @@ class Token(NamedTuple):
         Raises:
             DecodeError: it is none.
         """
-        try:
-            form, epoch, lsn, partitions = text.split("-")
-            if form != _FORM or len(text) > 2000:  # noqa: PLR2004 - nothing of ours is so long
-                raise ValueError(form)
-            numbers = tuple(int(part) for part in partitions.split(".") if part)
-            return cls(Position(int(epoch, 16), int(lsn, 16), 0), numbers)
-        except ValueError as error:
-            raise DecodeError(f"{text[:80]!r} is no token of readside.") from error
+        matched = _TEXT.fullmatch(text)
+        if matched is None:
+            raise DecodeError(f"{text[:80]!r} is no token of readside.")
+        epoch, lsn, partitions = matched.groups()
+        numbers = tuple(int(part) for part in partitions.split(".") if part)
+        return cls(Position(int(epoch, 16), int(lsn, 16), 0), numbers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +27,7 @@ from readside.projector.healing import Healing, Step
 
 log = logging.getLogger("readside.projector")
 
+_LIMITS = Limits()
 #: Seconds to wait for records before looking after other things.
 _PATIENCE = 0.5
 #: Seconds of idleness after which the store is asked whether the checkpoint is still there.
@@ -41,7 +44,7 @@ class Surroundings:
     ledger: ProjectorLedger
     parking: Parking
     clock: Clock
-    limits: Limits = Limits()
+    limits: Limits = _LIMITS
 
 
 class Lane:
@@ -66,6 +69,8 @@ class Lane:
         self.applied = 0
         self.pending_since = 0
         self._known = False
+        #: Set while this lane listens to the broker, or has tried to.
+        self.subscribed = asyncio.Event()
 
     async def run(self) -> None:
         """Work until cancelled or until the lease turns out to be another's."""
@@ -113,6 +118,7 @@ class Lane:
         offset = "" if self._from_first else self._checkpoint.offset
         self._from_first = False
         subscription = await self._around.broker.subscribe(self.lease.unit.partition, offset)
+        self.subscribed.set()
         probe("projector.subscribed")
         try:
             if self.state != "healing":
@@ -162,15 +168,10 @@ class Lane:
     def _sift(self, records: list[Record]) -> tuple[list[Record], Record | None]:
         """Take what is next, drop duplicates, stop at a hole."""
         applied = self._checkpoint.position
-        if records[0].predecessor <= applied < records[0].position:
-            # By far the most frequent: a whole batch in its order.
-            applied = records[-1].position
-            whole = all(
-                a.position == b.predecessor for a, b in zip(records, records[1:], strict=False)
-            )
-            if whole:
-                return records, None
-            applied = self._checkpoint.position
+        if records[0].predecessor <= applied < records[0].position and all(
+            left.position == right.predecessor for left, right in itertools.pairwise(records)
+        ):
+            return records, None  # by far the most frequent: a whole batch in its order
         fresh: list[Record] = []
         for record in records:
             verdict = judge(applied, record.predecessor, record.position)

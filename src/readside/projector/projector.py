@@ -26,8 +26,6 @@ class Projector:
 
     Args:
         worker: this process's name, unique among all.
-        alone: take all units at once, because something else has elected this process
-            (without a broker, whoever has the replication slot).
     """
 
     def __init__(
@@ -36,14 +34,11 @@ class Projector:
         projections: Mapping[str, Projection[Any]],
         around: Surroundings,
         leases: Leases,
-        *,
-        alone: bool = False,
     ) -> None:
         self._worker = worker
         self._projections = projections
         self._around = around
         self._leases = leases
-        self._alone = alone
         self._lanes: dict[Unit, tuple[Lane, asyncio.Task[None]]] = {}
         self._reported: dict[Unit, tuple[Progress, int, float]] = {}
         partitions = range(around.capture.partitions)
@@ -77,10 +72,20 @@ class Projector:
                 log.info("leases run out by themselves: %s", error)
 
     async def _tend(self) -> None:
-        if self._alone and not self.ready.is_set():
-            leases = await self._leases.seize(self._worker, self._units)
-        else:
-            leases = await self._leases.tend(self._worker, self._units)
+        await self._assign(await self._leases.tend(self._worker, self._units))
+
+    async def seize(self) -> None:
+        """Take all units at once, because something else has elected this process.
+
+        Returns when the lanes listen to the broker, or have had two seconds to do so.
+        """
+        await self._assign(await self._leases.seize(self._worker, self._units))
+        listening = [asyncio.ensure_future(lane.subscribed.wait()) for lane, _ in self._lanes.values()]
+        _, late = await asyncio.wait(listening, timeout=2.0)
+        for task in late:
+            task.cancel()
+
+    async def _assign(self, leases: list[Lease]) -> None:
         held = {lease.unit: lease for lease in leases}
         await self._stop(
             [

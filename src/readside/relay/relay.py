@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from readside.core.backoff import Backoff
@@ -44,7 +44,12 @@ class _Rewound(Exception):  # noqa: N818 - a turn in the flow, not an error
 
 
 class Relay:
-    """Ships one app's events. Of several relays, the one that has the source works; the others wait."""
+    """Ships one app's events. Of several relays, the one that has the source works; the others wait.
+
+    Args:
+        before_shipping: awaited when this relay has the source and before it ships; its argument
+            says whether the relay has only gone back (True) or may be a new one (False).
+    """
 
     def __init__(
         self,
@@ -54,6 +59,8 @@ class Relay:
         ledger: RelayLedger,
         clock: Clock,
         settings: RelaySettings | None = None,
+        *,
+        before_shipping: Callable[[bool], Awaitable[None]] | None = None,
     ) -> None:
         self._app = app
         self._make_source = source
@@ -61,6 +68,7 @@ class Relay:
         self._ledger = ledger
         self._clock = clock
         self._settings = settings or RelaySettings()
+        self._before_shipping = before_shipping
         self._rewinding = False
         self._applied: deque[tuple[float, Position]] = deque()
         #: Set while this relay has the source.
@@ -78,6 +86,7 @@ class Relay:
                 await self._session()
             except _Rewound:
                 backoff.reset()
+                self.state = "rewinding"
             except SlotBusyError as busy:
                 if self.state != "standby":
                     log.info("standby: %s", busy.detail)
@@ -105,6 +114,8 @@ class Relay:
                 raise _Rewound
             await self._broker.open(self._app, latest.partitions)
             shipping = await self._prepare(latest)
+            if self._before_shipping is not None:
+                await self._before_shipping(self.state == "rewinding")
             self.state = "streaming"
             self.active.set()
             await self._both(source, shipping)

@@ -1,0 +1,211 @@
+"""The app: what a user declares, and the doors to write and to read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Generic, Self, overload
+
+import psycopg
+
+from readside.core.errors import DeclarationError, UnavailableError
+from readside.core.event import Event
+from readside.core.projection import Projection
+from readside.core.token import Token
+from readside.core.view import ViewT
+from readside.query.reader import Reader
+from readside.runtime import Runtime
+from readside.settings import Settings, load
+from readside.write.outbox import row_of, statements
+from readside.write.transaction import Transaction
+
+_apps: dict[str, App] = {}
+
+
+class BoundProjection(Projection[ViewT], Generic[ViewT]):
+    """A projection of an app, which can be read."""
+
+    def __init__(self, app: App, name: str, view: type[ViewT]) -> None:
+        super().__init__(name, view)
+        self._app = app
+
+    async def get(
+        self, key: object, *, after: Token | str | None = None, timeout: float = 5.0
+    ) -> ViewT | None:
+        """The view of a key, or None.
+
+        Args:
+            key: as the event's key field has it.
+            after: a token, or its text: wait until the view has what the token's transaction did.
+            timeout: seconds to wait for that.
+
+        Raises:
+            StaleReadError: the deadline has passed.
+            UnavailableError: the read store is away.
+        """
+        return (await self.get_many([key], after=after, timeout=timeout))[0]
+
+    async def get_many(
+        self, keys: Sequence[object], *, after: Token | str | None = None, timeout: float = 5.0
+    ) -> list[ViewT | None]:
+        """The views of several keys, in their order; see `get`."""
+        if not keys:
+            return []
+        token = Token.parse(after) if isinstance(after, str) else after
+        runtime = await self._app.runtime()
+        reader = Reader(self.name, self.codec, await runtime.store(), runtime.clock)
+        return await reader.get_many(keys, token, timeout)
+
+
+class App:
+    """One application: its name, its settings, its projections.
+
+    Args:
+        name: a-z, 0-9 and _; names the slot, the stream and the keys.
+        settings: any field of `readside.settings.Settings`; the environment and readside.toml
+            fill in what is not given, and embedded servers what nobody configured.
+    """
+
+    def __init__(self, name: str, **settings: Any) -> None:
+        self.name = name
+        self.settings: Settings = load(settings)
+        self.projections: dict[str, Projection[Any]] = {}
+        self._runtime: Runtime | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        _apps[name] = self
+
+    def projection(self, name: str, view: type[ViewT]) -> BoundProjection[ViewT]:
+        """Declare a read model; its documents live at ``<name>:<key>``.
+
+        Raises:
+            DeclarationError: the name is taken or cannot be used.
+        """
+        if name in self.projections:
+            raise DeclarationError(
+                f"Projection {name!r} exists already.", mend="give it another name"
+            )
+        projection = BoundProjection(self, name, view)
+        self.projections[name] = projection
+        return projection
+
+    async def runtime(self) -> Runtime:
+        """The open connections of this app in this event loop; opened at first use."""
+        loop = asyncio.get_running_loop()
+        if self._runtime is None or self._loop is not loop:
+            self._runtime, self._loop = Runtime(self.name, self.settings), loop
+        return self._runtime
+
+    def transaction(self) -> AppTransaction:
+        """``async with app.transaction() as tx``: a transaction of the write store."""
+        return AppTransaction(self)
+
+    @overload
+    def record(
+        self,
+        connection: psycopg.Connection[Any],
+        *events: Event,
+        headers: Mapping[str, str] | None = None,
+    ) -> None: ...
+
+    @overload
+    async def record(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        *events: Event,
+        headers: Mapping[str, str] | None = None,
+    ) -> None: ...
+
+    def record(
+        self, connection: Any, *events: Event, headers: Mapping[str, str] | None = None
+    ) -> Any:
+        """Record events on a psycopg connection that you have, in its transaction.
+
+        Await it where the connection is an asynchronous one.
+
+        Raises:
+            PayloadError: an event cannot be recorded.
+            TypeError: the connection is none of psycopg's.
+        """
+        rows = [row_of(self.name, event, headers, self.settings.max_payload) for event in events]
+        work = list(statements(rows)) if rows else []
+        if isinstance(connection, psycopg.AsyncConnection):
+            return _record_async(connection, work)
+        if not isinstance(connection, psycopg.Connection):
+            raise TypeError(f"{type(connection).__name__} is no connection of psycopg 3")
+        for statement, values in work:
+            connection.execute(statement, values)
+        return None
+
+    async def close(self) -> None:
+        """Disconnect from everything, and end embedded servers that this app has started."""
+        runtime, self._runtime = self._runtime, None
+        if runtime is not None:
+            await runtime.close()
+
+    async def __aenter__(self) -> Self:
+        await (await self.runtime()).addresses()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+async def _record_async(
+    connection: psycopg.AsyncConnection[Any], work: list[tuple[bytes, list[Any]]]
+) -> None:
+    for statement, values in work:
+        await connection.execute(statement, values)
+
+
+class AppTransaction:
+    """Opens what a transaction needs, then is one."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._transaction: Transaction | None = None
+
+    async def __aenter__(self) -> Transaction:
+        runtime = await self._app.runtime()
+        pool, capture = await runtime.pool(), await runtime.capture()
+        self._transaction = Transaction(
+            pool,
+            self._app.name,
+            epoch=capture.epoch,
+            partitions=capture.partitions,
+            largest=self._app.settings.max_payload,
+        )
+        try:
+            return await self._transaction.__aenter__()
+        except (psycopg.OperationalError, TimeoutError) as error:
+            raise UnavailableError(
+                f"PostgreSQL: {error}", mend="start it, or check READSIDE_WRITE_STORE"
+            ) from error
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._transaction is not None:
+            await self._transaction.__aexit__(kind, error, trace)
+
+
+def record(connection: Any, *events: Event, headers: Mapping[str, str] | None = None) -> Any:
+    """Record events of the process's only app on a psycopg connection; see `App.record`.
+
+    Raises:
+        DeclarationError: there is no app, or more than one.
+    """
+    if len(_apps) != 1:
+        raise DeclarationError(
+            f"readside.record works with one app in a process, and there are {len(_apps)}.",
+            mend="use app.record(connection, event)",
+        )
+    return next(iter(_apps.values())).record(connection, *events, headers=headers)

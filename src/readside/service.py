@@ -1,0 +1,211 @@
+"""What `readside run` runs: relay and projectors of an app, in the roles that were asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+from uuid import uuid4
+
+from readside.adapters.postgres.connection import connect, translated
+from readside.adapters.postgres.installation import tend_partitions
+from readside.adapters.postgres.leases import PostgresLeases
+from readside.adapters.postgres.ledger import PostgresLedger
+from readside.adapters.postgres.parking import PostgresParking
+from readside.adapters.postgres.session import Session
+from readside.adapters.postgres.source import SlotSource
+from readside.core.backoff import Backoff
+from readside.core.errors import ReadsideError, SettingsError, UnavailableError
+from readside.core.projection import Projection
+from readside.ports.broker import Broker
+from readside.ports.ledger import Capture
+from readside.ports.store import Store
+from readside.ports.traits import Promise
+from readside.projector.lane import Surroundings
+from readside.projector.projector import Projector
+from readside.relay.relay import Relay, RelaySettings
+from readside.runtime import Addresses, Runtime
+from readside.wiring import broker_for, store_for
+
+log = logging.getLogger("readside")
+
+Role = Literal["all", "relay", "projector"]
+
+_TEND_PARTITIONS_EVERY = 3600.0
+
+
+class Service:
+    """Relay and projectors of one app in one process, until cancelled.
+
+    Args:
+        say: told in plain words what is waited for and when it came.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        projections: Mapping[str, Projection[Any]],
+        role: Role = "all",
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self._runtime = runtime
+        self._projections = projections
+        self._role: Role = role
+        self._say = say or log.info
+        self.worker = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+        self._sessions: list[Session] = []
+        self.relay: Relay | None = None
+        self.projector: Projector | None = None
+        #: Set when the roles run.
+        self.ready = asyncio.Event()
+
+    async def run(self) -> None:
+        """Work until cancelled.
+
+        Raises:
+            RefusedError, SchemaError, SettingsError: something that waiting does not mend.
+        """
+        addresses = await self._runtime.addresses()
+        broker = broker_for(addresses.broker)
+        store = store_for(addresses.read_store)
+        direct = broker.traits.remembers is Promise.NEVER
+        if direct and self._role != "all":
+            raise SettingsError(
+                f"Without a broker, --role {self._role} has nobody to talk to.",
+                mend="run all roles in one process, or set READSIDE_BROKER=nats://…",
+            )
+        try:
+            capture = await self._prepare(addresses, broker, store)
+            await self._work(addresses, capture, broker, store, direct=direct)
+        finally:
+            await self._close(broker, store)
+
+    async def _prepare(self, addresses: Addresses, broker: Broker, store: Store) -> Capture:
+        """Wait for the servers, and stop at what waiting does not mend."""
+        if "postgres" in self._runtime.settings.embedded:
+            await self._runtime.install()
+        ledger = PostgresLedger(self._session(addresses, "notes"), self._runtime.app)
+        names = list(self._projections)
+        capture: Capture = await self._patiently(lambda: ledger.register(self._runtime.app, names))
+        await self._patiently(lambda: broker.open(self._runtime.app, capture.partitions))
+        check = getattr(broker, "check_payload", None)
+        if check is not None:
+            await check(self._runtime.settings.max_payload)
+        await self._patiently(lambda: store.open(self._runtime.app))
+        return capture
+
+    async def _patiently(self, attempt: Callable[[], Any]) -> Any:
+        backoff = Backoff(first=0.1)
+        said = ""
+        while True:
+            try:
+                result = await attempt()
+            except UnavailableError as error:
+                if str(error) != said:
+                    self._say(f"waiting: {error}")
+                    said = str(error)
+                await self._runtime.clock.sleep(backoff.next(self._runtime.clock.chance()))
+            else:
+                if said:
+                    self._say("there it is; going on")
+                return result
+
+    async def _work(
+        self, addresses: Addresses, capture: Capture, broker: Broker, store: Store, *, direct: bool
+    ) -> None:
+        tasks: list[asyncio.Task[None]] = []
+        if self._role in ("all", "projector"):
+            self.projector = self._make_projector(addresses, capture, broker, store)
+        if self._role in ("all", "relay"):
+            self.relay = self._make_relay(addresses, broker, direct=direct)
+            tasks += [
+                asyncio.create_task(self.relay.run(), name="relay"),
+                asyncio.create_task(self._tend_partitions(addresses), name="partitions"),
+            ]
+        if self.projector is not None:
+            run = self._run_elected() if direct else self.projector.run()
+            tasks.append(asyncio.create_task(run, name="projector"))
+        self.ready.set()
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _make_projector(
+        self, addresses: Addresses, capture: Capture, broker: Broker, store: Store
+    ) -> Projector:
+        app, settings = self._runtime.app, self._runtime.settings
+        around = Surroundings(
+            capture,
+            broker,
+            store,
+            PostgresLedger(self._session(addresses, "progress"), app),
+            PostgresParking(self._session(addresses, "parking"), app),
+            self._runtime.clock,
+        )
+        leases = PostgresLeases(self._session(addresses, "leases"), app, settings.lease_seconds)
+        return Projector(self.worker, self._projections, around, leases)
+
+    def _make_relay(self, addresses: Addresses, broker: Broker, *, direct: bool) -> Relay:
+        app, settings = self._runtime.app, self._runtime.settings
+        return Relay(
+            app,
+            lambda epoch: SlotSource(addresses.write_store, app, epoch),
+            broker,
+            PostgresLedger(self._session(addresses, "relay"), app),
+            self._runtime.clock,
+            RelaySettings(
+                settle_delay=settings.settle_delay, retained_wal=settings.retained_wal_mb * 1024**2
+            ),
+            before_shipping=self._elected if direct else None,
+        )
+
+    async def _elected(self, rewound: bool) -> None:  # noqa: FBT001 - the relay's callback
+        """Without a broker, whoever has the slot does all the work."""
+        if self.projector is not None and not rewound:
+            await self.projector.seize()
+
+    async def _run_elected(self) -> None:
+        if self.relay is None or self.projector is None:
+            return
+        await self.relay.active.wait()
+        await self.projector.run()
+
+    async def _tend_partitions(self, addresses: Addresses) -> None:
+        retention = dt.timedelta(days=self._runtime.settings.retention_days)
+        while True:
+            try:
+                connection = await connect(addresses.write_store, "partitions")
+                async with connection:
+                    with translated(addresses.write_store):
+                        done: list[str] = []
+                        await tend_partitions(connection, self._runtime.app, retention, done)
+                for what in done:
+                    log.info(what)
+                await self._runtime.clock.sleep(_TEND_PARTITIONS_EVERY)
+            except ReadsideError as error:
+                log.warning("outbox partitions: %s", error)
+                await self._runtime.clock.sleep(30.0)
+
+    def _session(self, addresses: Addresses, purpose: str) -> Session:
+        session = Session(addresses.write_store, purpose)
+        self._sessions.append(session)
+        return session
+
+    async def _close(self, broker: Broker, store: Store) -> None:
+        try:
+            async with asyncio.timeout(1.0):
+                await broker.close()
+                await store.close()
+                for session in self._sessions:
+                    await session.close()
+        except (ReadsideError, TimeoutError) as error:
+            log.debug("closing: %s", error)

@@ -1,0 +1,148 @@
+"""A transaction of the write store which records events with the rows that it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg
+from psycopg import pq
+from psycopg.rows import namedtuple_row
+
+from readside.core.errors import ReadsideError
+from readside.core.event import Event
+from readside.core.partition import partition_of
+from readside.core.position import Position, parse_lsn
+from readside.core.token import Token
+from readside.ports.probe import probe
+from readside.write.outbox import Row, row_of, statements
+
+if TYPE_CHECKING:
+    from psycopg_pool import AsyncConnectionPool
+
+_LSN = b"SELECT pg_current_wal_flush_lsn()::text, pg_current_wal_insert_lsn()::text, current_setting('synchronous_commit')"
+
+
+class NotCommittedError(ReadsideError):
+    """The transaction was rolled back at its end; nothing of it is there."""
+
+
+class Transaction:
+    """``async with app.transaction() as tx``: commits at the end, rolls back on an exception.
+
+    Attributes:
+        connection: the psycopg connection, for everything that this class does not wrap.
+    """
+
+    connection: psycopg.AsyncConnection[Any]
+
+    def __init__(
+        self, pool: AsyncConnectionPool[Any], app: str, *, epoch: int, partitions: int, largest: int
+    ) -> None:
+        self._pool = pool
+        self._app = app
+        self._epoch = epoch
+        self._partitions = partitions
+        self._largest = largest
+        self._rows: list[Row] = []
+        self._touched: set[int] = set()
+        self._token: Token | None = None
+
+    @property
+    def token(self) -> Token:
+        """What a reader needs to see this write; known after the block.
+
+        Raises:
+            RuntimeError: the transaction has not been committed.
+        """
+        if self._token is None:
+            raise RuntimeError(
+                "tx.token is known after the block, when the transaction is committed"
+            )
+        return self._token
+
+    def record(self, *events: Event, headers: Mapping[str, str] | None = None) -> None:
+        """Record events; they are written with the commit, in this order, in one round trip.
+
+        Args:
+            events: what has happened.
+            headers: travel with the events, e.g. ``traceparent``.
+
+        Raises:
+            PayloadError: an event cannot be recorded; nothing of this call is.
+        """
+        rows = [row_of(self._app, event, headers, self._largest) for event in events]
+        self._rows += rows
+        self._touched |= {partition_of(row[3], self._partitions) for row in rows}
+
+    async def execute(self, query: str, *values: Any) -> psycopg.AsyncCursor[Any]:
+        """Run a statement."""
+        return await self.connection.execute(query.encode(), values or None)
+
+    async def fetchone(self, query: str, *values: Any) -> Any:
+        """Run a statement and return its first row as a named tuple, or None."""
+        return await (await self.execute(query, *values)).fetchone()
+
+    async def fetchall(self, query: str, *values: Any) -> list[Any]:
+        """Run a statement and return its rows as named tuples."""
+        return await (await self.execute(query, *values)).fetchall()
+
+    async def __aenter__(self) -> Self:
+        self.connection = await self._pool.getconn()
+        try:
+            self.connection.row_factory = namedtuple_row
+            await self.connection.execute(b"BEGIN")
+        except BaseException:
+            await self._give_back(whole=False)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        whole = False
+        try:
+            if kind is None:
+                probe("write.committing")
+                await self._commit()
+                probe("write.committed")
+            else:
+                await self._roll_back()
+            whole = True
+        finally:
+            await self._give_back(whole=whole)
+
+    async def _commit(self) -> None:
+        connection = self.connection
+        async with connection.pipeline():
+            for statement, values in statements(self._rows) if self._rows else ():
+                await connection.execute(statement, values)
+            committed = await connection.execute(b"COMMIT")
+            where = await connection.execute(_LSN)
+        if committed.statusmessage != "COMMIT":
+            raise NotCommittedError(
+                "a statement had failed inside the block",
+                mend="let the error of a failed statement leave the block, or use a savepoint",
+            )
+        flushed, inserted, synchronous = await where.fetchone()  # type: ignore[misc]  # one row, always
+        lsn = parse_lsn(inserted if synchronous == "off" else flushed)
+        self._token = Token(Position(self._epoch, lsn, 0), tuple(sorted(self._touched)))
+
+    async def _roll_back(self) -> None:
+        if self.connection.broken:
+            return
+        try:
+            await self.connection.execute(b"ROLLBACK")
+        except psycopg.Error:
+            await self.connection.close()
+
+    async def _give_back(self, *, whole: bool) -> None:
+        idle = self.connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+        if not whole and not idle and not self.connection.closed:
+            # Cancelled or broken in the middle: an unread answer must not meet the next user.
+            await self.connection.close()
+        await self._pool.putconn(self.connection)
