@@ -30,6 +30,7 @@ from readside.projector.projector import Projector
 from readside.relay.relay import Relay, RelaySettings
 from readside.runtime import Addresses, Runtime
 from readside.wiring import broker_for, store_for
+from readside.wrappers.timed import Stopwatch
 
 log = logging.getLogger("readside")
 
@@ -43,6 +44,7 @@ class Service:
 
     Args:
         say: told in plain words what is waited for and when it came.
+        watch: measures every record on its way, for those who want to know where the time goes.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class Service:
         projections: Mapping[str, Projection[Any]],
         role: Role = "all",
         say: Callable[[str], None] | None = None,
+        watch: Stopwatch | None = None,
     ) -> None:
         self._runtime = runtime
         self._projections = projections
         self._role: Role = role
         self._say = say or log.info
+        self._watch = watch
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         self._sessions: list[Session] = []
         self.relay: Relay | None = None
@@ -72,6 +76,8 @@ class Service:
         addresses = await self._runtime.addresses()
         broker = broker_for(addresses.broker)
         store = store_for(addresses.read_store)
+        if self._watch is not None:
+            broker, store = self._watch.broker(broker), self._watch.store(store)
         direct = broker.traits.remembers is Promise.NEVER
         if direct and self._role != "all":
             raise SettingsError(
@@ -92,9 +98,7 @@ class Service:
         names = list(self._projections)
         capture: Capture = await self._patiently(lambda: ledger.register(self._runtime.app, names))
         await self._patiently(lambda: broker.open(self._runtime.app, capture.partitions))
-        check = getattr(broker, "check_payload", None)
-        if check is not None:
-            await check(self._runtime.settings.max_payload)
+        await self._patiently(lambda: broker.check(self._runtime.settings.max_payload))
         await self._patiently(lambda: store.open(self._runtime.app))
         return capture
 

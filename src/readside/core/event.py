@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
 
@@ -27,6 +27,7 @@ def wire_type_of(class_name: str) -> str:
     return ".".join(word.lower() for word in _WORDS.findall(class_name))
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class _EventMeta(msgspec.StructMeta):
     """Takes readside's class arguments before msgspec sees the others."""
 

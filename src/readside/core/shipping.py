@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from readside.core.chain import Chain, Head
+from readside.core.lagging import Lagging, Sample
 from readside.core.leases import Unit
 from readside.core.position import Position
 from readside.core.record import Captured, Record, Watermark
@@ -37,6 +38,8 @@ class Shipping:
         self._start = bookmark
         self._tails = dict(tails)
         self._settled = bookmark.lsn
+        self._recorded_at: dict[int, int] = {}
+        self.lagging = Lagging()
         self.settling = Settling(bookmark)
 
     @property
@@ -74,6 +77,8 @@ class Shipping:
         if events and events[0].position.lsn < start:
             events = [event for event in events if event.position.lsn >= start]
         records = self._chain.stamp(events)
+        for record in records:
+            self._recorded_at[record.partition] = record.recorded_at
         if not self._tails:
             return records
         tails = self._tails
@@ -93,6 +98,13 @@ class Shipping:
     def shipped(self, settled: int) -> None:
         """Note that everything taken is with the broker, and how far the source has told."""
         self._settled = max(self._settled, settled)
+
+    def sample(self) -> Mapping[int, Sequence[Sample]]:
+        """Note when the heads were recorded, so that lag can be told in seconds; return all notes."""
+        for partition, recorded_at in self._recorded_at.items():
+            self.lagging.add(partition, Sample(self._chain.heads[partition].nth, recorded_at))
+        self._recorded_at.clear()
+        return self.lagging.samples
 
     def mark(self) -> None:
         """Set a bookmark here. Call it between chunks, when nothing is under way."""

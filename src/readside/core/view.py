@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, dataclass_transform
 
 import msgspec
 
 from readside.core.errors import DecodeError
 
 
-class View(msgspec.Struct, frozen=True):
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class _ViewMeta(msgspec.StructMeta):
+    """Tells type checkers that views cannot be changed."""
+
+
+class View(msgspec.Struct, metaclass=_ViewMeta, frozen=True):
     """One document of a read model, as a msgspec struct; plain JSON in the read store."""
 
 

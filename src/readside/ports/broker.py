@@ -54,6 +54,13 @@ class Broker(Protocol):
             RefusedError: it refuses, or exists in a shape that would lose records.
         """
 
+    async def check(self, largest: int) -> None:
+        """Make sure that payloads of `largest` bytes can pass.
+
+        Raises:
+            RefusedError: they cannot.
+        """
+
     async def tails(self) -> Mapping[int, Position]:
         """The position of the last record of each partition, where the log has one."""
 

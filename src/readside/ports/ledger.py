@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from readside.core.chain import Head
 from readside.core.folding import Step
+from readside.core.lagging import Sample
 from readside.core.leases import Unit
 from readside.core.position import Position
 from readside.core.settling import Bookmark
@@ -35,6 +36,15 @@ class Survey(NamedTuple):
     rewinds: tuple[Rewind, ...]
 
 
+class Shipped(NamedTuple):
+    """How far a relay has come."""
+
+    lsn: int
+    heads: Sequence[Head]
+    samples: Mapping[int, Sequence[Sample]]
+    state: str
+
+
 class RelayLedger(Protocol):
     """The relay's notes."""
 
@@ -48,7 +58,7 @@ class RelayLedger(Protocol):
     async def confirm(self, bookmark: Bookmark) -> None:
         """Note durably where a next relay begins; before the source may forget."""
 
-    async def ship(self, lsn: int, heads: Sequence[Head], state: str) -> None:
+    async def ship(self, shipped: Shipped) -> None:
         """Note how far the relay has come, for those who watch."""
 
     async def survey(self) -> Survey:
@@ -69,8 +79,6 @@ class Progress(NamedTuple):
     detail: str
     #: Events a second, lately.
     rate: float
-    #: Microseconds since 1970: when the oldest event that is known and unapplied was recorded, or 0.
-    pending_since: int = 0
 
 
 class ProjectorLedger(Protocol):

@@ -67,7 +67,6 @@ class Lane:
         self.state = "starting"
         self.detail = ""
         self.applied = 0
-        self.pending_since = 0
         self._known = False
         #: Set while this lane listens to the broker, or has tried to.
         self.subscribed = asyncio.Event()
@@ -153,11 +152,9 @@ class Lane:
         if records:
             fresh, hole = self._sift(records)
             if fresh:
-                self.pending_since = fresh[0].recorded_at
                 await self._apply(fresh)
                 self._healing.applied()
                 self._say("following")
-                self.pending_since = 0
             if hole is not None:
                 await self._heal(f"{hole.position} follows {hole.predecessor}")
         if watermark is not None:
@@ -251,6 +248,4 @@ class Lane:
         if not self._known and self.state != "lost":
             return None
         position, nth, _, _ = self._checkpoint
-        return Progress(
-            self.lease.unit, position, nth, self.state, self.detail, rate, self.pending_since
-        )
+        return Progress(self.lease.unit, position, nth, self.state, self.detail, rate)

@@ -80,7 +80,9 @@ class Projector:
         Returns when the lanes listen to the broker, or have had two seconds to do so.
         """
         await self._assign(await self._leases.seize(self._worker, self._units))
-        listening = [asyncio.ensure_future(lane.subscribed.wait()) for lane, _ in self._lanes.values()]
+        listening = [
+            asyncio.ensure_future(lane.subscribed.wait()) for lane, _ in self._lanes.values()
+        ]
         _, late = await asyncio.wait(listening, timeout=2.0)
         for task in late:
             task.cancel()

@@ -16,7 +16,7 @@ from readside.core.settling import Bookmark
 from readside.core.shipping import Shipping
 from readside.ports.broker import Broker
 from readside.ports.clock import Clock
-from readside.ports.ledger import Capture, RelayLedger, Survey
+from readside.ports.ledger import Capture, RelayLedger, Shipped, Survey
 from readside.ports.probe import probe
 from readside.ports.source import Source
 from readside.ports.traits import Promise
@@ -191,7 +191,9 @@ class Relay:
             # Also when nothing is new: the server ends a connection that stays silent.
             await source.settle(confirmed)
             probe("relay.settled")
-            await self._ledger.ship(shipping.settled, shipping.heads, self.state)
+            await self._ledger.ship(
+                Shipped(shipping.settled, shipping.heads, shipping.sample(), self.state)
+            )
             await self._clock.sleep(self._settings.survey_every)
 
     def _ripe(self, survey: Survey, epoch: int) -> Position | None:

@@ -101,12 +101,8 @@ class NatsBroker:
             allow_direct=True,
         )
 
-    async def check_payload(self, largest: int) -> None:
-        """Refuse a server which could not carry the largest event.
-
-        Raises:
-            RefusedError: its max_payload is too small.
-        """
+    async def check(self, largest: int) -> None:
+        """See ports.broker."""
         client = await self._link.client()
         if client.max_payload < largest + _OVERHEAD:
             raise RefusedError(

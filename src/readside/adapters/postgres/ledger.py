@@ -17,7 +17,7 @@ from readside.core.history import Known, Seen, restarted
 from readside.core.leases import Unit
 from readside.core.position import Position, format_lsn, parse_lsn, settled
 from readside.core.settling import Bookmark
-from readside.ports.ledger import Capture, Progress, Rewind, Survey
+from readside.ports.ledger import Capture, Progress, Rewind, Shipped, Survey
 
 log = logging.getLogger("readside.relay")
 
@@ -133,12 +133,22 @@ class PostgresLedger:
             [bookmark.lsn, heads_json(bookmark.heads), self._app],
         )
 
-    async def ship(self, lsn: int, heads: Sequence[Head], state: str) -> None:
+    async def ship(self, shipped: Shipped) -> None:
         """See ports.ledger."""
+        samples = {str(number): some for number, some in shipped.samples.items()}
+        shipped_at = max((some[-1].recorded_at for some in shipped.samples.values()), default=0)
         await self._session.query(
-            "UPDATE readside.capture SET shipped_lsn = %s, shipped_heads = %s, state = %s,"
-            " updated_at = clock_timestamp() WHERE app = %s",
-            [lsn, heads_json(heads), state, self._app],
+            "UPDATE readside.capture SET shipped_lsn = %s, shipped_heads = %s, samples = %s,"
+            " shipped_at = greatest(shipped_at, %s), state = %s, updated_at = clock_timestamp()"
+            " WHERE app = %s",
+            [
+                shipped.lsn,
+                heads_json(shipped.heads),
+                msgspec.json.encode(samples).decode(),
+                shipped_at,
+                shipped.state,
+                self._app,
+            ],
         )
 
     async def survey(self) -> Survey:
@@ -194,15 +204,14 @@ class PostgresLedger:
             [row.state for row in progress],
             [row.detail for row in progress],
             [row.rate for row in progress],
-            [row.pending_since for row in progress],
         ]
         await self._session.query(
             "INSERT INTO readside.progress AS p (app, projection, partition, position, nth, state,"
-            " detail, rate, pending_since) SELECT %s, * FROM unnest(%s::text[], %s::int[],"
-            " %s::text[], %s::bigint[], %s::text[], %s::text[], %s::float8[], %s::bigint[])"
+            " detail, rate) SELECT %s, * FROM unnest(%s::text[], %s::int[],"
+            " %s::text[], %s::bigint[], %s::text[], %s::text[], %s::float8[])"
             " ON CONFLICT (app, projection, partition) DO UPDATE SET position = excluded.position,"
             " nth = excluded.nth, state = excluded.state, detail = excluded.detail,"
-            " rate = excluded.rate, pending_since = excluded.pending_since,"
+            " rate = excluded.rate,"
             " updated_at = clock_timestamp()",
             [self._app, *columns],
         )

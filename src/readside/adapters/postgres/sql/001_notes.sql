@@ -12,6 +12,8 @@ CREATE TABLE readside.capture (
     confirmed_heads   jsonb NOT NULL DEFAULT '[]',
     shipped_lsn       bigint NOT NULL DEFAULT 0,
     shipped_heads     jsonb NOT NULL DEFAULT '[]',
+    samples           jsonb NOT NULL DEFAULT '{}',
+    shipped_at        bigint NOT NULL DEFAULT 0,
     state             text NOT NULL DEFAULT 'created',
     updated_at        timestamptz NOT NULL DEFAULT clock_timestamp()
 );
@@ -32,7 +34,6 @@ CREATE TABLE readside.progress (
     state         text NOT NULL,
     detail        text NOT NULL,
     rate          double precision NOT NULL,
-    pending_since bigint NOT NULL,
     updated_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (app, projection, partition)
 ) WITH (fillfactor = 50);

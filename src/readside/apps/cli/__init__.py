@@ -1,0 +1,161 @@
+"""The command line: ``readside --help``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from readside import __version__
+
+cli = App(
+    name="readside",
+    help="Keeps read models in step with PostgreSQL: what you write is what you read, a moment later.",
+    version=__version__,
+    version_flags=["--version"],
+    help_format="markdown",
+)
+
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for scripts.")]
+Target = Annotated[
+    str, Parameter(help="Where the app is, as `module:attribute`, for example `shop.main:app`.")
+]
+
+
+def main() -> None:
+    """Entry point of the ``readside`` command."""
+    try:
+        result = cli(result_action="return_value")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def _logging(*, verbose: bool = False) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    for noisy in ("nats", "psycopg", "psycopg.pool", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+@cli.command
+def demo(
+    *,
+    users: Annotated[int, Parameter(help="How many users to create.")] = 2000,
+    rate: Annotated[int, Parameter(help="Users created in a second.")] = 500,
+    broker: Annotated[
+        Literal["nats", "direct"], Parameter(help="Through NATS JetStream, or without a broker.")
+    ] = "nats",
+    json: Json = False,
+    keep: Annotated[
+        bool, Parameter(negative="", help="Leave the servers running until Ctrl-C, for a look.")
+    ] = False,
+) -> int:
+    """Show the whole pipeline on real servers: create users, follow one, check every one.
+
+    Starts PostgreSQL, NATS and Valkey of its own, on free ports and in a temporary directory.
+
+    Examples:
+        readside demo
+        readside demo --users 5000 --json
+        readside demo --keep
+    """
+    from readside.apps.demo import show  # noqa: PLC0415 - keeps --help fast
+    from readside.apps.process import run as run_process  # noqa: PLC0415
+
+    return run_process(show(users=users, rate=rate, broker=broker, json=json, keep=keep))
+
+
+@cli.command
+def init(target: Target, *, json: Json = False) -> int:
+    """Install readside into the write store: schema, publication, replication slot.
+
+    Safe to repeat, also by two at once. Needs a user who may create schemas and has REPLICATION.
+
+    Examples:
+        readside init shop.main:app
+        READSIDE_WRITE_STORE=postgresql://… readside init shop.main:app
+    """
+    from readside.apps.cli.service import init as work  # noqa: PLC0415
+    from readside.apps.process import run as run_process  # noqa: PLC0415
+
+    return run_process(work(target, json=json))
+
+
+@cli.command
+def run(
+    target: Target,
+    *,
+    role: Annotated[
+        Literal["all", "relay", "projector"], Parameter(help="What this process does.")
+    ] = "all",
+    verbose: Annotated[bool, Parameter(negative="", help="Log details.")] = False,
+) -> int:
+    """Run relay and projectors of an app until Ctrl-C or SIGTERM.
+
+    Start it as often as you like: one relay works and the others stand by, projectors share
+    the partitions.
+
+    Examples:
+        readside run shop.main:app
+        readside run shop.main:app --role relay
+    """
+    from readside.apps.cli.service import run as work  # noqa: PLC0415
+    from readside.apps.process import run as run_process  # noqa: PLC0415
+
+    _logging(verbose=verbose)
+    return run_process(work(target, role))
+
+
+@cli.command
+def servers(
+    *,
+    directory: Annotated[Path, Parameter(help="Where their data lives.")] = Path(".readside"),
+    json: Json = False,
+) -> int:
+    """Run the embedded PostgreSQL, NATS and Valkey by themselves, until Ctrl-C.
+
+    Examples:
+        readside servers
+        readside servers --directory /tmp/play --json
+    """
+    from readside.apps.cli.servers import serve  # noqa: PLC0415
+    from readside.apps.process import run as run_process  # noqa: PLC0415
+
+    return run_process(serve(directory, json=json))
+
+
+@cli.command
+def status(
+    target: Target,
+    *,
+    json: Json = False,
+    watch: Annotated[
+        bool, Parameter(negative="", help="Again every second, until Ctrl-C.")
+    ] = False,
+) -> int:
+    """Show how far relay and projections are: position, lag, rate, state.
+
+    Exits with 1 if something needs attention.
+
+    Examples:
+        readside status shop.main:app
+        readside status shop.main:app --watch
+        readside status shop.main:app --json
+    """
+    from readside.apps.cli.status import show  # noqa: PLC0415
+    from readside.apps.process import run as run_process  # noqa: PLC0415
+
+    return run_process(show(target, json=json, watch=watch))
+
+
+@cli.command
+def version() -> None:
+    """Print the version."""
+    print(__version__)

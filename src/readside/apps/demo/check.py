@@ -1,0 +1,49 @@
+"""Compares every user in the table with its document, through the stores' own clients."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+import psycopg
+from redis.asyncio import Redis
+
+_AT_ONCE = 1000
+
+
+class Verdict(NamedTuple):
+    """What the comparison found."""
+
+    committed: int
+    in_read_store: int
+    missing: int
+    mismatched: int
+
+    @property
+    def good(self) -> bool:
+        """Whether every user is there and right."""
+        return not self.missing and not self.mismatched
+
+
+async def check(write_store: str, read_store: str) -> Verdict:
+    """Read all rows and all documents, without any of readside's own code."""
+    connection = await psycopg.AsyncConnection.connect(write_store)
+    client: Redis = Redis.from_url(read_store)
+    found = missing = mismatched = 0
+    try:
+        async with connection:
+            cursor = await connection.execute("SELECT id, name, email FROM users ORDER BY id")
+            rows = await cursor.fetchall()
+        for start in range(0, len(rows), _AT_ONCE):
+            part = rows[start : start + _AT_ONCE]
+            documents = await client.mget([f"user:{row[0]}" for row in part])
+            for (id_, name, email), document in zip(part, documents, strict=True):
+                if document is None:
+                    missing += 1
+                    continue
+                found += 1
+                if msgspec.json.decode(document) != {"id": id_, "name": name, "email": email}:
+                    mismatched += 1
+    finally:
+        await client.aclose()
+    return Verdict(len(rows), found, missing, mismatched)

@@ -1,0 +1,1 @@
+"""Concerns around a port: same port in, same port out."""
