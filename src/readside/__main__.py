@@ -1,0 +1,5 @@
+"""``python -m readside`` is ``readside``."""
+
+from readside.apps.cli import main
+
+main()
