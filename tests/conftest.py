@@ -17,6 +17,7 @@ import pytest
 import readside
 from readside.adapters.embedded import Addresses, EmbeddedServers
 from readside.adapters.postgres.installation import Names
+from readside.ports.ending import end
 from readside.service import Service
 
 for name in [name for name in os.environ if name.startswith("READSIDE_")]:
@@ -100,9 +101,7 @@ async def running(app: readside.App, role: Any = "all") -> AsyncIterator[Service
             task.result()
         yield service
     finally:
-        ready.cancel()
-        task.cancel()
-        await asyncio.gather(task, ready, return_exceptions=True)
+        await end((task, ready))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from readside.core.backoff import Backoff
 from readside.core.errors import ReadsideError, SettingsError, UnavailableError
 from readside.core.projection import Projection
 from readside.ports.broker import Broker
+from readside.ports.ending import end
 from readside.ports.ledger import Capture
 from readside.ports.store import Store
 from readside.ports.traits import Promise
@@ -139,9 +140,7 @@ class Service:
             for task in done:
                 task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
 
     def _make_projector(
         self, addresses: Addresses, capture: Capture, broker: Broker, store: Store

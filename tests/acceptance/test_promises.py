@@ -144,7 +144,9 @@ async def test_what_was_written_while_nobody_listened_arrives_later(world: World
     assert found == [Thing(str(n), f"n{n}") for n in range(50)]
 
 
-async def test_duplicates_and_old_events_change_nothing(make_app: Any, run: Any, servers: Any) -> None:
+async def test_duplicates_and_old_events_change_nothing(
+    make_app: Any, run: Any, servers: Any
+) -> None:
     world = World(make_app(servers.broker))
     async with run(world.app):
         for number in range(1, 21):
@@ -184,14 +186,17 @@ async def test_concurrent_transactions_keep_the_order_of_each_key(
     keys, total, writers = 5, 5000, 8
     async with world.app.transaction() as tx:
         await tx.execute(f"CREATE TABLE {unique} (id text PRIMARY KEY, n int NOT NULL)")
-        await tx.execute(f"INSERT INTO {unique} SELECT k::text, 0 FROM generate_series(0, {keys - 1}) k")
+        await tx.execute(
+            f"INSERT INTO {unique} SELECT k::text, 0 FROM generate_series(0, {keys - 1}) k"
+        )
     numbers = iter(range(total))
 
     async def writer() -> readside.Token:
         for number in numbers:
             async with world.app.transaction() as tx:
                 row = await tx.fetchone(
-                    f"UPDATE {unique} SET n = n + 1 WHERE id = %s RETURNING id, n", str(number % keys)
+                    f"UPDATE {unique} SET n = n + 1 WHERE id = %s RETURNING id, n",
+                    str(number % keys),
                 )
                 tx.record(Counted(row.id, row.n))
         return tx.token
@@ -209,10 +214,10 @@ async def test_a_transaction_with_100000_events(world: World, run: Any) -> None:
     async with world.app.transaction() as tx:
         tx.record(*(Created(str(n % 70_000), f"n{n}") for n in range(100_000)))
     async with run(world.app):
-        found = await world.things.get_many(range(70_000), after=readside.Token(tx.token.position, tuple(range(8))), timeout=120)
-    assert found == [
-        Thing(str(n), f"n{n + 70_000 if n < 30_000 else n}") for n in range(70_000)
-    ]
+        found = await world.things.get_many(
+            range(70_000), after=readside.Token(tx.token.position, tuple(range(8))), timeout=120
+        )
+    assert found == [Thing(str(n), f"n{n + 70_000 if n < 30_000 else n}") for n in range(70_000)]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +245,9 @@ async def test_what_cannot_be_recorded_is_refused_at_once(world: World) -> None:
     assert tx.token.partitions == ()
 
 
-async def test_relay_and_projector_restart_in_the_middle(make_app: Any, run: Any, servers: Any) -> None:
+async def test_relay_and_projector_restart_in_the_middle(
+    make_app: Any, run: Any, servers: Any
+) -> None:
     world = World(make_app(servers.broker))
     await (await world.app.runtime()).install()
     done = asyncio.Event()
@@ -279,7 +286,9 @@ async def test_record_on_a_connection_of_your_own(world: World, run: Any, server
         async with await psycopg.AsyncConnection.connect(servers.write_store) as connection:
             await world.app.record(connection, Created("async", "a"), Created("async2", "a"))
         with psycopg.connect(servers.write_store) as connection:
-            world.app.record(connection, Created("sync", "s"), headers={"traceparent": "00-ab-cd-01"})
+            world.app.record(
+                connection, Created("sync", "s"), headers={"traceparent": "00-ab-cd-01"}
+            )
         token = await world.write(Created("last", "l"))
         everything = readside.Token(token.position, tuple(range(8)))
         found = await world.things.get_many(["async", "async2", "sync"], after=everything)
@@ -315,7 +324,9 @@ async def test_a_late_reader_is_told_so(world: World) -> None:
         await world.things.get("1", after=token, timeout=0.05)
 
 
-async def test_the_source_forgets_only_what_was_applied(make_app: Any, run: Any, servers: Any) -> None:
+async def test_the_source_forgets_only_what_was_applied(
+    make_app: Any, run: Any, servers: Any
+) -> None:
     world = World(make_app(servers.broker, settle_delay=0.01))
     runtime = await world.app.runtime()
     await runtime.install()
@@ -341,5 +352,3 @@ async def test_the_source_forgets_only_what_was_applied(make_app: Any, run: Any,
         while await confirmed() <= token.position.lsn:
             await asyncio.sleep(0.01)
     await world.app.close()
-
-

@@ -10,6 +10,7 @@ from typing import Any
 from readside.core.errors import ReadsideError
 from readside.core.leases import Unit
 from readside.core.projection import Projection
+from readside.ports.ending import end
 from readside.ports.ledger import Lease, Leases, Progress
 from readside.projector.lane import Lane, Surroundings
 
@@ -62,9 +63,8 @@ class Projector:
                     log.warning("leases cannot be renewed: %s", error)
                 await self._around.clock.sleep(_TEND_EVERY)
         finally:
-            reporter.cancel()
             await self._stop(list(self._lanes))
-            await asyncio.gather(reporter, return_exceptions=True)
+            await end([reporter])
             try:
                 async with asyncio.timeout(1):
                     await self._leases.leave(self._worker)
@@ -107,11 +107,9 @@ class Projector:
 
     async def _stop(self, units: list[Unit]) -> None:
         stopped = [self._lanes.pop(unit) for unit in units]
-        for _, task in stopped:
-            task.cancel()
-        for lane, task in stopped:
-            (outcome,) = await asyncio.gather(task, return_exceptions=True)
-            if isinstance(outcome, Exception):
+        outcomes = await end(task for _, task in stopped)
+        for (lane, _), outcome in zip(stopped, outcomes, strict=True):
+            if outcome is not None:
                 log.error("lane %s died: %r", lane.lease.unit, outcome, exc_info=outcome)
 
     async def _report(self) -> None:

@@ -16,6 +16,7 @@ from readside.core.settling import Bookmark
 from readside.core.shipping import Shipping
 from readside.ports.broker import Broker
 from readside.ports.clock import Clock
+from readside.ports.ending import end
 from readside.ports.ledger import Capture, RelayLedger, Shipped, Survey
 from readside.ports.probe import probe
 from readside.ports.source import Source
@@ -145,9 +146,7 @@ class Relay:
             for task in done:
                 task.result()
         finally:
-            for task in (shipper, tender):
-                task.cancel()
-            await asyncio.gather(shipper, tender, return_exceptions=True)
+            await end((shipper, tender))
 
     async def _ship(self, source: Source, shipping: Shipping) -> None:
         heartbeats = Heartbeats(len(shipping.heads))

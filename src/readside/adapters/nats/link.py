@@ -6,7 +6,6 @@ import asyncio
 import logging
 from urllib.parse import urlsplit
 
-import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoServersError
@@ -51,7 +50,9 @@ class Link:
             await self._drop()
             self._last_error = None
             try:
-                self._client = await nats.connect(
+                # Kept before it connects: whoever is interrupted here still closes it.
+                client = self._client = Client()
+                await client.connect(
                     self._url,
                     name="readside",
                     connect_timeout=3,
@@ -63,7 +64,7 @@ class Link:
                 )
             except (NatsError, OSError, ValueError, TimeoutError) as error:
                 raise self.translate(self._last_error or error) from error
-            return self._client
+            return client
 
     async def _note(self, error: Exception) -> None:
         self._last_error = error

@@ -124,8 +124,8 @@ class SlotSource:
         self._frames = deque()
         self._confirmed = lsn
         stream = ReplicationStream(self._dsn, self._names.slot, self._names.publication)
+        self._stream = stream  # before it starts: whoever is interrupted here still closes it
         await stream.start(lsn)
-        self._stream = stream
         self._said_at = self._clock()
 
     async def read(self, patience: float) -> Chunk:

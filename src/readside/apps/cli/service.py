@@ -11,6 +11,7 @@ from readside.apps.cli.status import render
 from readside.apps.cli.target import load_app
 from readside.core.errors import ReadsideError
 from readside.operate.status import status
+from readside.ports.ending import end
 from readside.runtime import Addresses, Runtime
 from readside.service import Role, Service
 
@@ -47,9 +48,7 @@ async def run(target: str, role: Role) -> int:
                 await work
             return 0
         finally:
-            for task in (view, work):
-                task.cancel()
-            await asyncio.gather(view, work, return_exceptions=True)
+            await end((view, work))
     finally:
         await app.close()
 

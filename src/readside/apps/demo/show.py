@@ -17,6 +17,7 @@ from readside.apps.demo.follow import follow
 from readside.apps.demo.shop import Shop
 from readside.apps.demo.traffic import Traffic
 from readside.core.errors import SettingsError
+from readside.ports.ending import end
 from readside.service import Service
 from readside.wrappers.timed import STAGES, Stopwatch
 
@@ -46,8 +47,7 @@ async def show(*, users: int, rate: int, broker: str, json: bool, keep: bool) ->
                 if keep:
                     await _stay(addresses, url, console)
             finally:
-                roles.cancel()
-                await asyncio.gather(roles, return_exceptions=True)
+                await end([roles])
         finally:
             await shop.app.close()
     return 0 if not result["missing"] and not result["mismatched"] else 1

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from readside.apps.demo.shop import Shop
+from readside.ports.ending import end
 
 _WRITERS = 8
 #: Seconds between two looks of the observer.
@@ -39,8 +40,7 @@ class Traffic:
             await observer
             self.seconds = max(self.seconds, time.perf_counter() - began)
         finally:
-            observer.cancel()
-            await asyncio.gather(observer, return_exceptions=True)
+            await end([observer])
 
     async def _write(self, numbers: object, began: float) -> None:
         for number in numbers:  # type: ignore[attr-defined]  # an iterator shared by all writers
