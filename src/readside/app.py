@@ -176,7 +176,6 @@ class AppTransaction:
         self._transaction = Transaction(
             pool,
             self._app.name,
-            epoch=capture.epoch,
             partitions=capture.partitions,
             largest=self._app.settings.max_payload,
         )

@@ -98,6 +98,8 @@ class Service:
         ledger = PostgresLedger(self._session(addresses, "notes"), self._runtime.app)
         names = list(self._projections)
         capture: Capture = await self._patiently(lambda: ledger.register(self._runtime.app, names))
+        if self._role in ("all", "relay"):
+            await self._patiently(lambda: ledger.capture(self._runtime.app))
         await self._patiently(lambda: broker.open(self._runtime.app, capture.partitions))
         await self._patiently(lambda: broker.check(self._runtime.settings.max_payload))
         await self._patiently(lambda: store.open(self._runtime.app))
@@ -152,10 +154,11 @@ class Service:
             store,
             PostgresLedger(self._session(addresses, "progress"), app),
             PostgresParking(self._session(addresses, "parking"), app),
+            PostgresLeases(self._session(addresses, "leases"), app, settings.lease_seconds),
+            self.worker,
             self._runtime.clock,
         )
-        leases = PostgresLeases(self._session(addresses, "leases"), app, settings.lease_seconds)
-        return Projector(self.worker, self._projections, around, leases)
+        return Projector(self._projections, around)
 
     def _make_relay(self, addresses: Addresses, broker: Broker, *, direct: bool) -> Relay:
         app, settings = self._runtime.app, self._runtime.settings
@@ -204,11 +207,7 @@ class Service:
         return session
 
     async def _close(self, broker: Broker, store: Store) -> None:
-        try:
-            async with asyncio.timeout(1.0):
-                await broker.close()
-                await store.close()
-                for session in self._sessions:
-                    await session.close()
-        except (ReadsideError, TimeoutError) as error:
-            log.debug("closing: %s", error)
+        closing = [broker.close(), store.close(), *(session.close() for session in self._sessions)]
+        for outcome in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                log.debug("closing: %r", outcome)

@@ -347,6 +347,16 @@ async def test_a_port_that_somebody_took_meanwhile_is_left_to_them(monkeypatch):
             await write(addresses, "one")
 
 
+@pytest.mark.parametrize("name", SERVICES)
+async def test_a_stranger_on_the_port_is_not_taken_for_ours(monkeypatch, name):
+    other, ours = (EmbeddedServers(services=frozenset({name})) for _ in range(2))
+    async with other:
+        monkeypatch.setattr("readside.adapters.embedded.servers._port", lambda _: other[name].port)
+        async with ours:
+            assert ours[name].port != other[name].port
+            assert ours[name].running
+
+
 async def test_a_directory_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="file/data cannot be used"):

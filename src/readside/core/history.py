@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from readside.core.position import Position
+
 
 class Known(NamedTuple):
     """What was noted about the history when it was last shipped."""
 
+    epoch: int
     system_identifier: str
-    timeline: int
     confirmed_lsn: int
     shipped_lsn: int
 
@@ -18,7 +20,6 @@ class Seen(NamedTuple):
     """What the database says about itself now."""
 
     system_identifier: str
-    timeline: int
     flushed_lsn: int
     slot_exists: bool
     #: None where the slot cannot say (it was never read).
@@ -27,8 +28,13 @@ class Seen(NamedTuple):
     slot_lost: str
 
 
-def restarted(known: Known, seen: Seen) -> str:
+def restarted(known: Known, newest: Position, seen: Seen) -> str:
     """Say why the history does not go on from what is known, or return an empty text.
+
+    Args:
+        known: readside's notes, which a restore takes back together with the database.
+        newest: the newest position that the broker holds, which a restore leaves alone.
+        seen: the database now.
 
     A new timeline alone is no restart: after a failover the slot was either synchronised and
     carries on, or it does not exist, which is the case below.
@@ -39,6 +45,10 @@ def restarted(known: Known, seen: Seen) -> str:
         return "the replication slot is gone"
     if seen.slot_lost:
         return f"the replication slot was invalidated ({seen.slot_lost})"
+    if newest.epoch > known.epoch:
+        return "the broker holds a later history than the database knows"
+    if newest.epoch == known.epoch and newest.lsn > seen.flushed_lsn:
+        return "the broker holds records from after the end of the database's log"
     if seen.flushed_lsn < max(known.confirmed_lsn, known.shipped_lsn):
         return "the database went back to an earlier state"
     if seen.slot_confirmed_lsn is not None and seen.slot_confirmed_lsn > known.confirmed_lsn:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from readside.core.errors import DecodeError
 
 #: Characters of an encoded position.
-WIDTH: Final = 30
+WIDTH: Final = 34
 
 _LAST_ORDINAL: Final = 0xFFFFFFFF
 
@@ -19,7 +19,8 @@ class Position(NamedTuple):
     stores compare texts and never turn them into numbers (Lua's numbers lose bits above 2**53).
     """
 
-    #: Grows when the history of the database restarts: another cluster, a restore, a lost slot.
+    #: Grows when the history restarts: another installation, a restore, a lost slot. Taken from
+    #: the clock once, at the restart, so that it grows even where readside's notes went back in time.
     epoch: int
     #: Byte address of the transaction's commit record in the write-ahead log.
     lsn: int
@@ -27,8 +28,8 @@ class Position(NamedTuple):
     ordinal: int
 
     def encode(self) -> str:
-        """Return the fixed-width text, e.g. ``0001-00000000018f2a10-00000003``."""
-        return f"{self.epoch:04x}-{self.lsn:016x}-{self.ordinal:08x}"
+        """Return the fixed-width text, e.g. ``6923b10f-00000000018f2a10-00000003``."""
+        return f"{self.epoch:08x}-{self.lsn:016x}-{self.ordinal:08x}"
 
     @classmethod
     def decode(cls, text: str) -> Position:
@@ -37,10 +38,10 @@ class Position(NamedTuple):
         Raises:
             DecodeError: the text is not an encoded position.
         """
-        if len(text) != WIDTH or text[4] != "-" or text[21] != "-":
+        if len(text) != WIDTH or text[8] != "-" or text[25] != "-":
             raise DecodeError(f"{text!r} is not a position")
         try:
-            return cls(int(text[:4], 16), int(text[5:21], 16), int(text[22:], 16))
+            return cls(int(text[:8], 16), int(text[9:25], 16), int(text[26:], 16))
         except ValueError as error:
             raise DecodeError(f"{text!r} is not a position") from error
 

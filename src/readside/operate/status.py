@@ -8,7 +8,7 @@ import msgspec
 from psycopg.rows import namedtuple_row
 
 from readside.adapters.postgres.connection import Connection, connect, translated
-from readside.adapters.postgres.installation import Names
+from readside.adapters.postgres.installation import Names, check_schema
 from readside.core.errors import SchemaError
 from readside.core.lagging import Sample, seconds_behind
 from readside.core.position import Position
@@ -91,6 +91,7 @@ async def status(dsn: str, app: str) -> Status:
     connection.row_factory = namedtuple_row
     async with connection:
         with translated(dsn):
+            await check_schema(connection)
             return await _status(connection, app)
 
 

@@ -9,7 +9,7 @@ from readside.core.chain import Head
 from readside.core.folding import Step
 from readside.core.lagging import Sample
 from readside.core.leases import Unit
-from readside.core.position import Position
+from readside.core.position import BEGINNING, Position
 from readside.core.settling import Bookmark
 from readside.core.shipping import Wish
 
@@ -18,6 +18,8 @@ class Capture(NamedTuple):
     """The history which a relay ships: where it began, and where to go on."""
 
     epoch: int
+    #: Whether the origin is the beginning of everything, or of what came after a restart.
+    complete: bool
     #: Nothing was recorded before this position in this epoch.
     origin: Position
     partitions: int
@@ -48,8 +50,12 @@ class Shipped(NamedTuple):
 class RelayLedger(Protocol):
     """The relay's notes."""
 
-    async def capture(self, app: str) -> Capture:
-        """Where to go on.
+    async def capture(self, app: str, newest: Position = BEGINNING) -> Capture:
+        """Where to go on; a new epoch where the history has restarted.
+
+        Args:
+            app: the app.
+            newest: the newest position that the broker holds: a restored database is behind it.
 
         Raises:
             SchemaError: `readside init` was not run for this app.
@@ -93,6 +99,9 @@ class ProjectorLedger(Protocol):
     async def wish(self, rewind: Rewind) -> None:
         """Ask the relay to send a partition again."""
 
+    async def flushed(self) -> int:
+        """The LSN up to which the write store's log is on disk."""
+
     async def unreachable(self, unit: Unit) -> bool:
         """Whether the relay has said that the last wish cannot be fulfilled."""
 
@@ -110,6 +119,12 @@ class Leases(Protocol):
 
     async def tend(self, worker: str, units: Sequence[Unit]) -> list[Lease]:
         """Renew, take a fair share, give up what exceeds it; return what is held now."""
+
+    async def outbid(self, worker: str, lease: Lease, token: int) -> Lease | None:
+        """Renew a held lease with a token above `token`; None where it is no longer held.
+
+        The read store may know a higher token than the ledger, when the ledger was restored.
+        """
 
     async def seize(self, worker: str, units: Sequence[Unit]) -> list[Lease]:
         """Take all of them at once, for a worker that was elected otherwise."""

@@ -11,6 +11,7 @@ from typing import Any
 from readside.core.backoff import Backoff
 from readside.core.batching import Limits
 from readside.core.chain import Verdict, judge
+from readside.core.complaints import Complaints
 from readside.core.errors import FencedError, HistoryLostError, LeaseLostError, ReadsideError
 from readside.core.folding import Batch, Folder
 from readside.core.position import Position
@@ -19,7 +20,7 @@ from readside.core.record import Checkpoint, Record, Watermark
 from readside.core.shipping import Wish
 from readside.ports.broker import Broker, Subscription
 from readside.ports.clock import Clock
-from readside.ports.ledger import Capture, Lease, Parking, Progress, ProjectorLedger
+from readside.ports.ledger import Capture, Lease, Leases, Parking, Progress, ProjectorLedger
 from readside.ports.probe import probe
 from readside.ports.store import Outcome, Store
 from readside.projector.folds import Folds
@@ -28,6 +29,7 @@ from readside.projector.healing import Healing, Step
 log = logging.getLogger("readside.projector")
 
 _LIMITS = Limits()
+_MEND = "readside reset module:app projection, where the log or a backup of it reaches back"
 #: Seconds to wait for records before looking after other things.
 _PATIENCE = 0.5
 #: Seconds of idleness after which the store is asked whether the checkpoint is still there.
@@ -43,6 +45,8 @@ class Surroundings:
     store: Store
     ledger: ProjectorLedger
     parking: Parking
+    leases: Leases
+    worker: str
     clock: Clock
     limits: Limits = _LIMITS
 
@@ -62,6 +66,7 @@ class Lane:
         self._folds = Folds(lease.unit, Folder(projection), around.store, around.parking)
         self._checkpoint = Checkpoint(around.capture.origin, 0, "", lease.token)
         self._healing = Healing()
+        self._complaints = Complaints()
         self._from_first = False
         self._looked_at = 0.0
         self.state = "starting"
@@ -90,7 +95,8 @@ class Lane:
                 if self.applied > applied:
                     backoff.reset()
                 pause = backoff.next(self._clock.chance())
-                log.warning("%s waits %.1f s: %s", self._name, pause, error)
+                if self._complaints.worth_saying(str(error), self._clock.now()):
+                    log.warning("%s tries again and again: %s", self._name, error)
                 self._say("retrying", error.detail)
                 await self._clock.sleep(pause)
 
@@ -131,13 +137,8 @@ class Lane:
         """Begin at the store's checkpoint, and put our token there: older owners are fenced off."""
         unit, store = self.lease.unit, self._around.store
         found = (await store.checkpoints(unit.projection, [unit.partition])).get(unit.partition)
-        if found is not None and found.token > self.lease.token:
-            raise LeaseLostError(f"a worker with token {found.token} has it")
-        if found is None and self._around.capture.origin.epoch > 1:
-            raise HistoryLostError(
-                "nothing is in the read store, and the history before the last restart is gone",
-                mend="rebuild the projection",
-            )
+        await self._outbid(found)
+        await self._check(found)
         start = found or Checkpoint(self._around.capture.origin, 0, "", 0)
         self._checkpoint = start._replace(token=self.lease.token)
         if found == self._checkpoint:
@@ -146,6 +147,34 @@ class Lane:
         if await store.apply(claim) is not Outcome.APPLIED:
             raise FencedError("the checkpoint changed while it was claimed")
         probe("projector.claimed")
+
+    async def _outbid(self, found: Checkpoint | None) -> None:
+        if found is None or found.token <= self.lease.token:
+            return
+        around = self._around
+        newer = await around.leases.outbid(around.worker, self.lease, found.token)
+        if newer is None:
+            raise LeaseLostError(f"a worker with token {found.token} has it")
+        self.lease = newer
+
+    async def _check(self, found: Checkpoint | None) -> None:
+        """Make sure that the store's state belongs to the history that is shipped."""
+        capture = self._around.capture
+        if found is None:
+            if not capture.complete:
+                raise HistoryLostError(
+                    "nothing is in the read store, and the history before its last restart is gone",
+                    mend=_MEND,
+                )
+        elif found.position.epoch > capture.epoch or (
+            found.position.epoch == capture.epoch
+            and found.position.lsn > await self._around.ledger.flushed()
+        ):
+            raise HistoryLostError(
+                f"the read store is at {found.position}, after the end of the database's log:"
+                " the database went back in time",
+                mend=_MEND,
+            )
 
     async def _step(self, subscription: Subscription) -> None:
         records, watermark = await subscription.read(self._around.limits, _PATIENCE)
@@ -240,7 +269,7 @@ class Lane:
         elif step is Step.LOST:
             raise HistoryLostError(
                 f"{reason}, and neither PostgreSQL nor the broker has what is between",
-                mend="rebuild the projection",
+                mend=_MEND,
             )
 
     def progress(self, rate: float) -> Progress | None:

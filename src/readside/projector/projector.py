@@ -7,11 +7,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from readside.core.complaints import Complaints
 from readside.core.errors import ReadsideError
 from readside.core.leases import Unit
 from readside.core.projection import Projection
 from readside.ports.ending import end
-from readside.ports.ledger import Lease, Leases, Progress
+from readside.ports.ledger import Lease, Progress
 from readside.projector.lane import Lane, Surroundings
 
 log = logging.getLogger("readside.projector")
@@ -26,21 +27,21 @@ class Projector:
     """Works on units of one app while it lives.
 
     Args:
-        worker: this process's name, unique among all.
+        projections: what to keep in step, by name.
+        around: what the lanes work with.
     """
 
     def __init__(
         self,
-        worker: str,
         projections: Mapping[str, Projection[Any]],
         around: Surroundings,
-        leases: Leases,
     ) -> None:
-        self._worker = worker
+        self._worker = around.worker
         self._projections = projections
         self._around = around
-        self._leases = leases
+        self._leases = around.leases
         self._lanes: dict[Unit, tuple[Lane, asyncio.Task[None]]] = {}
+        self._complaints = Complaints()
         self._reported: dict[Unit, tuple[Progress, int, float]] = {}
         partitions = range(around.capture.partitions)
         self._units = [Unit(name, number) for name in projections for number in partitions]
@@ -60,7 +61,8 @@ class Projector:
                 try:
                     await self._tend()
                 except ReadsideError as error:
-                    log.warning("leases cannot be renewed: %s", error)
+                    if self._complaints.worth_saying(str(error), self._around.clock.now()):
+                        log.warning("leases cannot be renewed: %s", error)
                 await self._around.clock.sleep(_TEND_EVERY)
         finally:
             await self._stop(list(self._lanes))

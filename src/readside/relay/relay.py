@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from readside.core.backoff import Backoff
+from readside.core.complaints import Complaints
 from readside.core.errors import ReadsideError, SlotBusyError
 from readside.core.heartbeat import Heartbeats
 from readside.core.position import Position, format_lsn
@@ -71,6 +72,7 @@ class Relay:
         self._settings = settings or RelaySettings()
         self._before_shipping = before_shipping
         self._rewinding = False
+        self._complaints = Complaints()
         self._applied: deque[tuple[float, Position]] = deque()
         #: Set while this relay has the source.
         self.active = asyncio.Event()
@@ -97,7 +99,8 @@ class Relay:
                 if self.shipped > shipped:
                     backoff.reset()
                 pause = backoff.next(self._clock.chance())
-                log.warning("relay waits %.1f s: %s", pause, error)
+                if self._complaints.worth_saying(str(error), self._clock.now()):
+                    log.warning("relay tries again and again: %s", error)
                 self.state = f"retrying: {error.detail or error}"
                 await self._clock.sleep(pause)
             finally:
@@ -114,17 +117,26 @@ class Relay:
             if latest.epoch != capture.epoch:
                 raise _Rewound
             await self._broker.open(self._app, latest.partitions)
-            shipping = await self._prepare(latest)
+            tails = await self._broker.tails()
+            if tails:
+                latest = await self._ledger.capture(self._app, max(tails.values()))
+                if latest.epoch != capture.epoch:
+                    raise _Rewound
+            shipping = await self._prepare(latest, tails)
             if self._before_shipping is not None:
                 await self._before_shipping(self.state == "rewinding")
+            log.log(
+                logging.INFO if self.state in ("starting", "streaming", "rewinding") else logging.WARNING,
+                "relay of app %s streams from %s", self._app, format_lsn(latest.bookmark.lsn),
+            )  # fmt: skip
             self.state = "streaming"
+            self._complaints.clear()
             self.active.set()
             await self._both(source, shipping)
         finally:
             await source.close()
 
-    async def _prepare(self, capture: Capture) -> Shipping:
-        tails = await self._broker.tails()
+    async def _prepare(self, capture: Capture, tails: Mapping[int, Position]) -> Shipping:
         shipping = Shipping(capture.partitions, capture.origin, capture.bookmark, tails)
         self._applied.clear()
         for wish in (await self._ledger.survey()).rewinds:

@@ -21,7 +21,12 @@ from readside.write.outbox import Row, row_of, statements
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
-_LSN = b"SELECT pg_current_wal_flush_lsn()::text, pg_current_wal_insert_lsn()::text, current_setting('synchronous_commit')"
+# Under synchronous_commit = off the own commit may not be flushed yet, but it is inserted.
+_WHERE = (
+    b"SELECT CASE current_setting('synchronous_commit') WHEN 'off' THEN pg_current_wal_insert_lsn()"
+    b" ELSE pg_current_wal_flush_lsn() END::text,"
+    b" (SELECT epoch FROM readside.capture WHERE app = %s)"
+)
 
 
 class NotCommittedError(ReadsideError):
@@ -38,11 +43,10 @@ class Transaction:
     connection: psycopg.AsyncConnection[Any]
 
     def __init__(
-        self, pool: AsyncConnectionPool[Any], app: str, *, epoch: int, partitions: int, largest: int
+        self, pool: AsyncConnectionPool[Any], app: str, *, partitions: int, largest: int
     ) -> None:
         self._pool = pool
         self._app = app
-        self._epoch = epoch
         self._partitions = partitions
         self._largest = largest
         self._rows: list[Row] = []
@@ -122,15 +126,14 @@ class Transaction:
             for statement, values in statements(self._rows) if self._rows else ():
                 await connection.execute(statement, values)
             committed = await connection.execute(b"COMMIT")
-            where = await connection.execute(_LSN)
+            where = await connection.execute(_WHERE, [self._app])
         if committed.statusmessage != "COMMIT":
             raise NotCommittedError(
                 "a statement had failed inside the block",
                 mend="let the error of a failed statement leave the block, or use a savepoint",
             )
-        flushed, inserted, synchronous = await where.fetchone()  # type: ignore[misc]  # one row, always
-        lsn = parse_lsn(inserted if synchronous == "off" else flushed)
-        self._token = Token(Position(self._epoch, lsn, 0), tuple(sorted(self._touched)))
+        lsn, epoch = await where.fetchone()  # type: ignore[misc]  # one row, always
+        self._token = Token(Position(epoch, parse_lsn(lsn), 0), tuple(sorted(self._touched)))
 
     async def _roll_back(self) -> None:
         if self.connection.broken:

@@ -11,6 +11,7 @@ from pathlib import Path
 from readside.adapters.embedded.locate import nats_server
 from readside.adapters.embedded.log import Log
 from readside.adapters.embedded.ports import LOOPBACK
+from readside.adapters.embedded.process import identity
 from readside.adapters.embedded.spawn import Command
 
 _MAX_PAYLOAD = 8 * 1024 * 1024
@@ -43,6 +44,7 @@ class Nats:
         configuration = self.home / "nats.conf"
         configuration.write_text(
             f'listen: "{LOOPBACK}:{self.port}"\n'
+            f"server_name: {identity(self.home)}\n"
             f"max_payload: {_MAX_PAYLOAD}\n"
             # JSON's quotes and escapes are those of this format.
             f"jetstream {{ store_dir: {json.dumps(str(self.home), ensure_ascii=False)} }}\n"
@@ -53,7 +55,8 @@ class Nats:
         """Whether JetStream answers a request about its account."""
         reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
         with closing(writer):
-            if not (await reader.readline()).startswith(b"INFO "):
+            word, _, facts = (await reader.readline()).partition(b" ")
+            if word != b"INFO" or json.loads(facts).get("server_name") != identity(self.home):
                 return False
             writer.write(_ASK)
             while not (header := await reader.readline()).startswith(b"MSG "):

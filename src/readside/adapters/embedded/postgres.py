@@ -20,7 +20,7 @@ from readside.adapters.embedded.account import (
 from readside.adapters.embedded.locate import postgres_bin
 from readside.adapters.embedded.log import Log
 from readside.adapters.embedded.ports import LOOPBACK
-from readside.adapters.embedded.process import run_to_end
+from readside.adapters.embedded.process import identity, run_to_end
 from readside.adapters.embedded.spawn import Command
 from readside.core.errors import SettingsError
 
@@ -29,6 +29,7 @@ _SETTINGS = """\
 port = {port}
 listen_addresses = '{host}'
 unix_socket_directories = ''
+cluster_name = '{name}'
 wal_level = logical
 max_wal_senders = 20
 max_replication_slots = 20
@@ -80,7 +81,10 @@ class Postgres:
         if not self.home.exists():
             await self._make(programs, account, log)
         settings = _SETTINGS.format(
-            port=self.port, host=LOOPBACK, durable="on" if self._durable else "off"
+            port=self.port,
+            host=LOOPBACK,
+            name=identity(self.home),
+            durable="on" if self._durable else "off",
         )
         (self.home / "readside.conf").write_text(settings)
         (self.home / "readside.conf").chmod(0o644)
@@ -88,7 +92,7 @@ class Postgres:
         return self._command(programs / "postgres", [], self.home, account)
 
     async def answers(self) -> bool:
-        """Whether it answers a query; makes the database if it is missing."""
+        """Whether it, not a stranger, answers a query; makes the database if it is missing."""
         try:
             connection = await psycopg.AsyncConnection.connect(
                 self._url("postgres"),
@@ -99,6 +103,9 @@ class Postgres:
         except psycopg.OperationalError:
             return False
         async with connection:
+            name = await (await connection.execute("SHOW cluster_name")).fetchone()
+            if name != (identity(self.home),):
+                return False
             found = await connection.execute("SELECT FROM pg_database WHERE datname = %s", [_OWNER])
             if found.rowcount == 0:
                 await connection.execute(f"CREATE DATABASE {_OWNER}")

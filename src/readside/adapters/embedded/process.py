@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import signal
 import subprocess
 import time
@@ -54,7 +55,7 @@ class Recipe(Protocol):
         """Make the data directory and configuration; safe to repeat; returns what to run."""
 
     async def answers(self) -> bool:
-        """Whether it serves clients now, asked in its own protocol; may raise OSError."""
+        """Whether it, and no stranger, serves clients now; may raise OSError."""
 
 
 class Server:
@@ -186,6 +187,11 @@ class Server:
         raise UnavailableError(
             f"{self.name} does not answer after {START_SECONDS:.0f} s. {self._log.tail()}"
         )
+
+
+def identity(home: Path) -> str:
+    """What a server calls itself, so that a stranger on its port is not taken for it."""
+    return "readside-" + hashlib.sha256(str(home).encode(errors="surrogateescape")).hexdigest()[:12]
 
 
 async def answers(recipe: Recipe) -> bool:

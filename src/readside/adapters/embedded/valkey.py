@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from contextlib import closing
 from pathlib import Path
@@ -50,8 +51,12 @@ class Valkey:
         return Command([self.program(), *arguments], self.home)
 
     async def answers(self) -> bool:
-        """Whether it answers a PING; while it loads its data it answers with an error."""
+        """Whether it answers a PING (with an error while it loads) and works in our directory."""
         reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
         with closing(writer):
-            writer.write(b"PING\r\n")
-            return await reader.readline() == b"+PONG\r\n"
+            writer.write(b"PING\r\nCONFIG GET dir\r\n")
+            if await reader.readline() != b"+PONG\r\n":
+                return False
+            # An array of two strings, each after its length: the name and the value.
+            answer = [(await reader.readline()).rstrip(b"\r\n") for _ in range(5)]
+            return answer[-1] == os.fsencode(self.home)

@@ -58,6 +58,7 @@ class Link:
                     connect_timeout=3,
                     allow_reconnect=False,
                     max_reconnect_attempts=0,
+                    reconnect_time_wait=0,
                     ping_interval=3,
                     max_outstanding_pings=2,
                     error_cb=self._note,

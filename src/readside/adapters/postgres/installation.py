@@ -91,6 +91,28 @@ async def _check_server(connection: Connection) -> None:
         )
 
 
+def _packaged() -> list[tuple[str, str]]:
+    folder = resources.files("readside.adapters.postgres") / "sql"
+    found = [entry for entry in folder.iterdir() if entry.name.endswith(".sql")]
+    return sorted((entry.name, entry.read_text(encoding="utf-8")) for entry in found)
+
+
+async def check_schema(connection: Connection) -> None:
+    """Make sure that all migrations of this version were applied; newer ones do no harm.
+
+    Raises:
+        SchemaError: some were not.
+    """
+    rows = await (await connection.execute("SELECT name FROM readside.migrations")).fetchall()
+    applied = {row[0] for row in rows}
+    missing = [name for name, _ in _packaged() if name not in applied]
+    if missing:
+        raise SchemaError(
+            f"These migrations are missing: {', '.join(missing)}.",
+            mend="run: readside init module:app",
+        )
+
+
 async def _migrate(connection: Connection, done: list[str]) -> None:
     async with connection.transaction():
         await connection.execute("CREATE SCHEMA IF NOT EXISTS readside")
@@ -100,14 +122,13 @@ async def _migrate(connection: Connection, done: list[str]) -> None:
         )
         rows = await (await connection.execute("SELECT name FROM readside.migrations")).fetchall()
         applied = {row[0] for row in rows}
-        folder = resources.files("readside.adapters.postgres") / "sql"
-        for path in sorted(folder.iterdir(), key=lambda entry: entry.name):
-            if path.name.endswith(".sql") and path.name not in applied:
-                await connection.execute(path.read_text(encoding="utf-8").encode())
+        for name, text in _packaged():
+            if name not in applied:
+                await connection.execute(text.encode())
                 await connection.execute(
-                    "INSERT INTO readside.migrations (name) VALUES (%s)", [path.name]
+                    "INSERT INTO readside.migrations (name) VALUES (%s)", [name]
                 )
-                done.append(f"migration {path.name}")
+                done.append(f"migration {name}")
 
 
 async def _branch(connection: Connection, names: Names, done: list[str]) -> None:
@@ -159,7 +180,7 @@ async def _capture(connection: Connection, names: Names, partitions: int, done: 
     lsn = await create_slot(connection, names.slot)
     await connection.execute(
         "INSERT INTO readside.capture (app, slot, epoch, system_identifier, timeline, partitions,"
-        " origin_lsn, confirmed_lsn) SELECT %s, %s, 1, s.system_identifier::text,"
+        " origin_lsn, confirmed_lsn) SELECT %s, %s, extract(epoch FROM clock_timestamp())::bigint, s.system_identifier::text,"
         " c.timeline_id, %s, %s, %s FROM pg_control_system() s, pg_control_checkpoint() c",
         [names.app, names.slot, partitions, lsn, lsn],
     )

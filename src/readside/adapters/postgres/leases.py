@@ -62,6 +62,16 @@ class PostgresLeases:
             await self._take(connection, worker, decided.acquire)
             return await self._held(connection, worker, wanted)
 
+    async def outbid(self, worker: str, lease: Lease, token: int) -> Lease | None:
+        """See ports.ledger."""
+        found = await self._session.query(
+            "UPDATE readside.leases SET token = %s + 1 WHERE app = %s AND projection = %s"
+            " AND partition = %s AND owner = %s AND token = %s AND expires_at > clock_timestamp()"
+            " RETURNING token",
+            [token, self._app, *lease.unit, worker, lease.token],
+        )
+        return Lease(lease.unit, found[0][0]) if found else None
+
     async def seize(self, worker: str, units: Sequence[Unit]) -> list[Lease]:
         """See ports.ledger."""
         async with self._session.transaction() as connection:

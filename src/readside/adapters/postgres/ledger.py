@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from readside.adapters.postgres.connection import Connection, connect, translated
-from readside.adapters.postgres.installation import Names, create_slot, drop_slot
+from readside.adapters.postgres.installation import Names, check_schema, create_slot, drop_slot
 from readside.adapters.postgres.session import Session, rows
 from readside.core.chain import Head
 from readside.core.errors import RefusedError, SchemaError
 from readside.core.history import Known, Seen, restarted
 from readside.core.leases import Unit
-from readside.core.position import Position, format_lsn, parse_lsn, settled
+from readside.core.position import BEGINNING, Position, format_lsn, parse_lsn, settled
 from readside.core.settling import Bookmark
 from readside.ports.ledger import Capture, Progress, Rewind, Shipped, Survey
 
@@ -40,16 +40,16 @@ class PostgresLedger:
         self._session = session
         self._app = app
 
-    async def capture(self, app: str) -> Capture:
+    async def capture(self, app: str, newest: Position = BEGINNING) -> Capture:
         """See ports.ledger; begins a new epoch where the history has restarted."""
         self._app = app
         identity = await self._identify()
         async with self._session.connection() as connection:
             await _check_writable(connection)
             known = await self._known(connection)
-            reason = restarted(known, await self._seen(connection, identity))
+            reason = restarted(known, newest, await self._seen(connection, identity))
             if reason:
-                await self._begin_epoch(connection, identity, reason)
+                await self._begin_epoch(connection, identity, newest, reason)
         return await self._capture()
 
     async def _identify(self) -> tuple[str, int]:
@@ -62,7 +62,7 @@ class PostgresLedger:
     async def _known(self, connection: Connection) -> Known:
         found = await rows(
             connection,
-            "SELECT system_identifier, timeline, confirmed_lsn, shipped_lsn FROM readside.capture"
+            "SELECT epoch, system_identifier, confirmed_lsn, shipped_lsn FROM readside.capture"
             " WHERE app = %s",
             [self._app],
         )
@@ -82,7 +82,7 @@ class PostgresLedger:
         ((flushed,),) = await rows(connection, "SELECT pg_current_wal_flush_lsn()::text")
         confirmed, status = found[0] if found else (None, "")
         return Seen(
-            *identity,
+            identity[0],
             parse_lsn(flushed),
             bool(found),
             parse_lsn(confirmed) if confirmed else None,
@@ -90,7 +90,7 @@ class PostgresLedger:
         )
 
     async def _begin_epoch(
-        self, connection: Connection, identity: tuple[str, int], reason: str
+        self, connection: Connection, identity: tuple[str, int], newest: Position, reason: str
     ) -> None:
         # A crash after the slot and before the row is found at the next start: the slot is then
         # ahead of the row, which is a restarted history as well.
@@ -99,10 +99,12 @@ class PostgresLedger:
         lsn = await create_slot(connection, slot)
         ((epoch,),) = await rows(
             connection,
-            "UPDATE readside.capture SET epoch = epoch + 1, system_identifier = %s, timeline = %s,"
+            "UPDATE readside.capture SET epoch = greatest(epoch + 1, %s,"
+            " extract(epoch FROM clock_timestamp())::bigint), complete = false,"
+            " system_identifier = %s, timeline = %s,"
             " origin_lsn = %s, confirmed_lsn = %s, confirmed_heads = '[]', shipped_lsn = 0,"
             " shipped_heads = '[]' WHERE app = %s RETURNING epoch",
-            [*identity, lsn, lsn, self._app],
+            [newest.epoch + 1, *identity, lsn, lsn, self._app],
         )
         log.error(
             "history of app %s restarted: %s. Epoch %s begins at %s; projections which had not"
@@ -112,7 +114,7 @@ class PostgresLedger:
 
     async def _capture(self) -> Capture:
         found = await self._session.query(
-            "SELECT epoch, origin_lsn, partitions, confirmed_lsn, confirmed_heads"
+            "SELECT epoch, complete, origin_lsn, partitions, confirmed_lsn, confirmed_heads"
             " FROM readside.capture WHERE app = %s",
             [self._app],
         )
@@ -120,10 +122,10 @@ class PostgresLedger:
             raise SchemaError(
                 f"App {self._app} is not installed.", mend="run: readside init module:app"
             )
-        epoch, origin_lsn, partitions, lsn, heads = found[0]
+        epoch, complete, origin_lsn, partitions, lsn, heads = found[0]
         origin = settled(epoch, origin_lsn)
         return Capture(
-            epoch, origin, partitions, Bookmark(lsn, heads_of(heads, partitions, origin))
+            epoch, complete, origin, partitions, Bookmark(lsn, heads_of(heads, partitions, origin))
         )
 
     async def confirm(self, bookmark: Bookmark) -> None:
@@ -185,6 +187,8 @@ class PostgresLedger:
     async def register(self, app: str, projections: Sequence[str]) -> Capture:
         """See ports.ledger."""
         self._app = app
+        async with self._session.connection() as connection:
+            await check_schema(connection)
         await self._session.query(
             "INSERT INTO readside.projections (app, projection) SELECT %s, unnest(%s::text[])"
             " ON CONFLICT DO NOTHING",
@@ -233,6 +237,11 @@ class PostgresLedger:
             [self._app, *unit],
         )
         return found == [(False,)]
+
+    async def flushed(self) -> int:
+        """See ports.ledger."""
+        ((lsn,),) = await self._session.query("SELECT pg_current_wal_flush_lsn()::text")
+        return parse_lsn(lsn)
 
     async def close(self) -> None:
         """Disconnect."""

@@ -3,7 +3,8 @@
 CREATE TABLE readside.capture (
     app               text PRIMARY KEY,
     slot              text NOT NULL,
-    epoch             integer NOT NULL,
+    epoch             bigint NOT NULL,
+    complete          boolean NOT NULL DEFAULT true,
     system_identifier text NOT NULL,
     timeline          integer NOT NULL,
     partitions        integer NOT NULL,
