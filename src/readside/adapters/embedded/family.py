@@ -39,6 +39,16 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
+def freeze(pids: Iterable[int]) -> None:
+    """Stop processes by SIGSTOP and wait until each of their threads stands still.
+
+    The signal alone is not enough: a thread on another processor may answer once more.
+    """
+    frozen = list(pids)
+    send(frozen, signal.SIGSTOP)
+    wait_until(lambda: all(map(_stands_still, frozen)), KILL_SECONDS)
+
+
 def kill(pids: Iterable[int]) -> None:
     """End processes by SIGKILL and wait until they are gone, at most KILL_SECONDS."""
     doomed = set(pids)
@@ -71,6 +81,21 @@ def squatters(home: Path, programs: set[str]) -> list[int]:
     return [pid for pid in parents() if _squats(Path(f"/proc/{pid}"), str(home), programs)]
 
 
+def _stands_still(pid: int) -> bool:
+    if sys.platform != "linux":
+        return True
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        return all(_fields(thread)[0] in b"TtZX" for thread in threads)
+    except OSError:  # gone
+        return True
+
+
+def _fields(process: Path) -> list[bytes]:
+    # The name in brackets may hold anything, so read what follows the last bracket.
+    return (process / "stat").read_bytes().rpartition(b")")[2].split()
+
+
 def _squats(process: Path, home: str, programs: set[str]) -> bool:
     try:
         if str((process / "cwd").readlink()).removesuffix(" (deleted)") != home:
@@ -87,8 +112,7 @@ def _parents_in_proc() -> dict[int, int]:
         if not entry.isdigit():
             continue
         with suppress(OSError):
-            # The name in brackets may hold anything, so read what follows the last bracket.
-            fields = Path(f"/proc/{entry}/stat").read_bytes().rpartition(b")")[2].split()
+            fields = _fields(Path("/proc", entry))
             if fields[0] not in b"ZX":
                 links[int(entry)] = int(fields[1])
     return links

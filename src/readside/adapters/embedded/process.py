@@ -159,9 +159,9 @@ class Server:
 
     def pause(self) -> None:
         """Freeze it with everything below it: connections stay open, nothing answers."""
-        family.send([self.pid], signal.SIGSTOP)
-        family.send(family.descendants(self.pid), signal.SIGSTOP)
         self._paused = True
+        family.freeze([self.pid])  # first, so that it starts nothing meanwhile
+        family.freeze(family.descendants(self.pid))
 
     def resume(self) -> None:
         """Let it go on; does nothing unless it is paused."""
@@ -205,7 +205,7 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
     """End a child process and everything below it at once, and wait until it is gone."""
     if process.poll() is not None:
         return
-    process.send_signal(signal.SIGSTOP)  # so that nothing new is forked while we look
+    family.freeze([process.pid])  # so that nothing new is forked while we look
     children = family.descendants(process.pid)
     family.send(children, signal.SIGKILL)
     process.kill()
