@@ -1,0 +1,1 @@
+"""Shipped for tests of adapters and of applications: conformance suites, clocks, faults."""
