@@ -71,6 +71,11 @@ class Shipping:
             self._tails[partition] = wish.after
         return True
 
+    def reachable(self, wish: Wish) -> bool:
+        """Whether a relay that starts now could grant a wish."""
+        confirmed = self.settling.confirmed.heads[wish.unit.partition]
+        return wish.after >= confirmed.position
+
     def take(self, events: Sequence[Captured]) -> list[Record]:
         """Stamp events; return those to publish."""
         start = self._start.lsn
