@@ -288,6 +288,9 @@ class Faults:
         tag = f"{fault.kind.removeprefix('poison_')}-{fault.at}-{fault.dice:.6f}"
         key = STABLE[int(fault.dice * len(STABLE))]
         while not await self._commit_poison(key, tag):
+            if self._stopping.is_set():
+                self._timeline.note(fault, 0, f"{key} could not be poisoned in time")
+                return
             await self._last(0.2)
         self._timeline.poisons[tag] = [key, time.time(), None]
         self._timeline.note(fault, 1, f"{key} is poisoned by {tag}")

@@ -67,7 +67,8 @@ class Report:
     @property
     def code(self) -> int:
         """The exit code."""
-        if self.outcome.verdicts.wrong or self.outcome.caught_up is None:
+        died = any(not name.startswith(("writer", "observer")) for name in self.exits)
+        if self.outcome.verdicts.wrong or self.outcome.caught_up is None or died:
             return 1
         return 2 if self.invalid else 0
 
@@ -100,6 +101,8 @@ class Report:
             print(example, file=out)
         for reason in self.invalid:
             print(f"invalid: {reason}", file=out)
+        for name, codes in self.exits.items():
+            print(f"{name} ended by itself: {codes}", file=out)
         if self.code == 1 and self.outcome.caught_up is None:
             print(f"the read side did not catch up; see {directory}", file=out)
         out.flush()

@@ -105,10 +105,12 @@ class Writer:
         self._journal.note("committed", len(done.events))
 
     async def _plain_connection(self) -> None:
-        """A synchronous psycopg connection, as a Django or Flask handler would have."""
-        with await asyncio.to_thread(
-            psycopg.Connection.connect, self._dsn, connect_timeout=5
-        ) as connection:
+        """A synchronous psycopg connection in a thread, as a Django or Flask handler has."""
+        await asyncio.to_thread(lambda: asyncio.run(self._plain()))
+
+    async def _plain(self) -> None:
+        with psycopg.Connection.connect(self._dsn, connect_timeout=5) as connection:
+            connection.execute("SET statement_timeout = '15s'")
 
             async def execute(query: str, values: Sequence[Any]) -> Any:
                 return connection.execute(query.encode(), values).fetchone()
