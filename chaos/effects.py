@@ -32,7 +32,7 @@ _SAID = {
 
 def said(logs: list[Path]) -> Counter[str]:
     """Count what the processes said."""
-    found: Counter[str] = Counter({name: 0 for name in _SAID})
+    found: Counter[str] = Counter(dict.fromkeys(_SAID, 0))
     for log in logs:
         if not log.exists():
             continue

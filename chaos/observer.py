@@ -29,7 +29,9 @@ def observe(url: str, journal: Journal) -> None:
     away = False
     while True:
         try:
-            client = redis.Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3, retry=None)
+            client = redis.Redis.from_url(
+                url, socket_timeout=3, socket_connect_timeout=3, retry=None
+            )
             while True:
                 _look(client, journal, seen)
                 if away:

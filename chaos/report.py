@@ -57,7 +57,13 @@ class Report:
         if self.options.seconds >= _SHORT and not self.options.only:
             reasons += [
                 f"no {name}"
-                for name in ("connections_cut", "writes_fenced", "retries", "leases_moved", "resends")
+                for name in (
+                    "connections_cut",
+                    "writes_fenced",
+                    "retries",
+                    "leases_moved",
+                    "resends",
+                )
                 if not self.effects[name]
             ]
             if sum(self.faults.values()) < self.options.seconds / 2:
@@ -112,7 +118,11 @@ class Report:
 def save(directory: Path, dsn: str, timeline: Timeline, report: Report | None) -> None:
     """Keep the timeline, the oracle and readside's notes beside the logs."""
     entries = [" ".join(map(str, entry)) for entry in timeline.entries]
-    began = [f"began {timeline.began}", f"windows {timeline.windows}", f"poisons {timeline.poisons}"]
+    began = [
+        f"began {timeline.began}",
+        f"windows {timeline.windows}",
+        f"poisons {timeline.poisons}",
+    ]
     (directory / "timeline.txt").write_text("\n".join([*began, *entries]) + "\n")
     if report is not None:
         (directory / "report.json").write_text(json.dumps(report.data(), indent=1))
@@ -134,7 +144,9 @@ _TABLES = {
 def _dump(path: Path, dsn: str, query: str) -> None:
     try:
         with psycopg.connect(dsn, connect_timeout=3) as connection, path.open("wb") as file:
-            copied = connection.cursor().copy(f"COPY ({query}) TO STDOUT (FORMAT csv, HEADER)".encode())
+            copied = connection.cursor().copy(
+                f"COPY ({query}) TO STDOUT (FORMAT csv, HEADER)".encode()
+            )
             with copied as rows:
                 for row in rows:
                     file.write(row)

@@ -77,7 +77,10 @@ def _logs(world: World) -> list[Path]:
 def _tidy(directory: Path, keep: Path | None, *, failed: bool) -> None:
     if keep is not None:
         shutil.copytree(
-            directory, keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("postgres", "nats", "valkey", "*.rdb")
+            directory,
+            keep,
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns("postgres", "nats", "valkey", "*.rdb"),
         )
     if failed:
         for server in ("postgres", "nats", "valkey"):

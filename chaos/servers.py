@@ -87,7 +87,9 @@ class Servers:
         shutil.rmtree(log, ignore_errors=True)
         log.mkdir()
         shutil.copy(snapshot, log / "appendonly.aof.1.base.rdb")
-        (log / "appendonly.aof.manifest").write_text("file appendonly.aof.1.base.rdb seq 1 type b\n")
+        (log / "appendonly.aof.manifest").write_text(
+            "file appendonly.aof.1.base.rdb seq 1 type b\n"
+        )
         await server.start()
 
     def stop(self) -> None:

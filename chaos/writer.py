@@ -94,7 +94,9 @@ class Writer:
             await execute("INSERT INTO chaos.obstacle VALUES (%s) RETURNING id", [1])
 
     async def _own_connection(self) -> None:
-        async with await psycopg.AsyncConnection.connect(self._dsn, connect_timeout=5) as connection:
+        async with await psycopg.AsyncConnection.connect(
+            self._dsn, connect_timeout=5
+        ) as connection:
 
             async def execute(query: str, values: Sequence[Any]) -> Any:
                 return await (await connection.execute(query.encode(), values)).fetchone()
