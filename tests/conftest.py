@@ -16,7 +16,7 @@ import pytest
 
 import readside
 from readside.adapters.embedded import Addresses, EmbeddedServers
-from readside.adapters.postgres.installation import Names
+from readside.adapters.postgres.names import Names
 from readside.ports.ending import end
 from readside.service import Service
 

@@ -74,6 +74,10 @@ class StaleReadError(ReadsideError, TimeoutError):
     """The read store has not caught up with this token yet."""
 
 
+class ParkedError(StaleReadError):
+    """This document cannot move on."""
+
+
 class SchemaError(ReadsideError):
     """The schema of readside in PostgreSQL is missing or of another version."""
 
