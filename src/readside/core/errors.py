@@ -14,7 +14,7 @@ class ReadsideError(Exception):
     def __init__(self, detail: str = "", *, mend: str = "") -> None:
         self.detail = detail
         self.mend = mend
-        super().__init__(detail, mend)
+        super().__init__(detail)  # mend comes back from a pickle by its attribute
 
     def __str__(self) -> str:
         heading = (type(self).__doc__ or "").strip().splitlines()[0]
