@@ -7,7 +7,7 @@ from typing import Any, Generic, NamedTuple
 
 from readside.core.errors import DecodeError, HandlerError
 from readside.core.event import Event
-from readside.core.position import WIDTH, Position
+from readside.core.position import Position
 from readside.core.projection import Projection, Route
 from readside.core.record import Checkpoint, Record
 from readside.core.view import ViewT
@@ -92,7 +92,7 @@ def positions_text(positions: Mapping[int, str]) -> str:
 
 def contains(text: str, partition: int, position: Position) -> bool:
     """Whether a document with these positions has the effect of a record already."""
-    return positions_of(text).get(partition, "0" * WIDTH) >= position.encode()
+    return positions_of(text).get(partition, "") >= position.encode()
 
 
 class Folder(Generic[ViewT]):
