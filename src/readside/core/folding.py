@@ -7,7 +7,7 @@ from typing import Any, Final, Generic, NamedTuple
 
 from readside.core.errors import DecodeError, HandlerError
 from readside.core.event import Event
-from readside.core.position import WIDTH, Position
+from readside.core.position import Position
 from readside.core.projection import Projection, Route
 from readside.core.record import Checkpoint, Record
 from readside.core.view import ViewT
@@ -111,7 +111,7 @@ def _late_mark(record: Record) -> str:
 
 def contains(text: str, partition: int, position: Position) -> bool:
     """Whether a document with these positions has the effect of a record already."""
-    return positions_of(text).get(partition, "0" * WIDTH) >= position.encode()
+    return positions_of(text).get(partition, "") >= position.encode()
 
 
 class Folder(Generic[ViewT]):
