@@ -7,6 +7,7 @@ from readside.app import App, record
 from readside.core.errors import (
     DeclarationError,
     HistoryLostError,
+    ParkedError,
     PayloadError,
     ReadsideError,
     RefusedError,
@@ -26,6 +27,7 @@ __all__ = [
     "DeclarationError",
     "Event",
     "HistoryLostError",
+    "ParkedError",
     "PayloadError",
     "Position",
     "Projection",

@@ -8,7 +8,8 @@ import msgspec
 from psycopg.rows import namedtuple_row
 
 from readside.adapters.postgres.connection import Connection, connect, translated
-from readside.adapters.postgres.installation import Names, check_schema
+from readside.adapters.postgres.installation import check_schema
+from readside.adapters.postgres.names import Names
 from readside.core.errors import SchemaError
 from readside.core.lagging import Sample, seconds_behind
 from readside.core.position import Position

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from readside.adapters.postgres.connection import Connection, connect, translated
-from readside.adapters.postgres.installation import Names, check_schema, create_slot, drop_slot
+from readside.adapters.postgres.installation import check_schema, create_slot, drop_slot
+from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.session import Session, rows
 from readside.core.chain import Head
 from readside.core.errors import RefusedError, SchemaError
@@ -186,7 +187,9 @@ class PostgresLedger:
         async with self._session.connection() as connection:
             ((lowest,),) = await rows(
                 connection,
-                "SELECT min(coalesce(g.position, '')) FROM readside.capture c"
+                # Nothing is kept back for what is lost: it cannot be healed from here any more.
+                "SELECT min(coalesce(g.position, ''))"
+                " FILTER (WHERE coalesce(g.state, '') <> 'lost') FROM readside.capture c"
                 " JOIN readside.projections p USING (app)"
                 " CROSS JOIN generate_series(0, c.partitions - 1) n"
                 " LEFT JOIN readside.progress g ON g.app = p.app AND g.projection = p.projection"
@@ -224,6 +227,10 @@ class PostgresLedger:
         )
         return await self._capture()
 
+    async def history(self) -> Capture:
+        """See ports.ledger."""
+        return await self._capture()
+
     async def report(self, progress: Sequence[Progress]) -> None:
         """See ports.ledger."""
         if not progress:
@@ -236,15 +243,16 @@ class PostgresLedger:
             [row.state for row in progress],
             [row.detail for row in progress],
             [row.rate for row in progress],
+            [row.token for row in progress],
         ]
         await self._session.query(
             "INSERT INTO readside.progress AS p (app, projection, partition, position, nth, state,"
-            " detail, rate) SELECT %s, * FROM unnest(%s::text[], %s::int[],"
-            " %s::text[], %s::bigint[], %s::text[], %s::text[], %s::float8[])"
+            " detail, rate, token) SELECT %s, * FROM unnest(%s::text[], %s::int[],"
+            " %s::text[], %s::bigint[], %s::text[], %s::text[], %s::float8[], %s::bigint[])"
             " ON CONFLICT (app, projection, partition) DO UPDATE SET position = excluded.position,"
             " nth = excluded.nth, state = excluded.state, detail = excluded.detail,"
-            " rate = excluded.rate,"
-            " updated_at = clock_timestamp()",
+            " rate = excluded.rate, token = excluded.token, updated_at = clock_timestamp()"
+            " WHERE p.token <= excluded.token",
             [self._app, *columns],
         )
 

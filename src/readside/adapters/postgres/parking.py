@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres.session import Session, rows
 from readside.core.leases import Unit
+from readside.core.position import Position
+from readside.core.record import Record
 from readside.ports.ledger import Parked
 
 _LONGEST = 16_000
@@ -20,16 +23,16 @@ class PostgresParking:
         self._session = session
         self._app = app
 
-    async def parked(self, unit: Unit) -> frozenset[str]:
+    async def parked(self, unit: Unit) -> Mapping[str, str]:
         """See ports.ledger."""
         found = await self._session.query(
-            "SELECT key FROM readside.parked_documents"
+            "SELECT key, parking FROM readside.parked_documents"
             " WHERE app = %s AND projection = %s AND partition = %s",
             [self._app, *unit],
         )
-        return frozenset(row[0] for row in found)
+        return dict(found)
 
-    async def park(self, unit: Unit, steps: Sequence[Parked]) -> frozenset[str]:
+    async def park(self, unit: Unit, steps: Sequence[Parked]) -> Mapping[str, str]:
         """See ports.ledger."""
         async with self._session.transaction() as connection:
             for parked in steps:
@@ -37,15 +40,26 @@ class PostgresParking:
                     await self._document(connection, unit, parked.step.key, parked.error)
             keys = sorted({parked.step.key for parked in steps})
             # The row lock holds back an operator who is just freeing the document.
-            found = await rows(
-                connection,
-                "SELECT key FROM readside.parked_documents WHERE app = %s AND projection = %s"
-                " AND partition = %s AND key = ANY(%s) FOR UPDATE",
-                [self._app, *unit, keys],
+            found = dict(
+                await rows(
+                    connection,
+                    "SELECT key, parking FROM readside.parked_documents WHERE app = %s"
+                    " AND projection = %s AND partition = %s AND key = ANY(%s) FOR UPDATE",
+                    [self._app, *unit, keys],
+                )
             )
-            taken = {row[0] for row in found}
-            await self._events(connection, unit, [p for p in steps if p.step.key in taken])
-        return frozenset(keys) - taken
+            await self._events(connection, unit, [p for p in steps if p.step.key in found])
+        return found
+
+    async def retried(self, unit: Unit, until: Position) -> Sequence[tuple[str, Record]]:
+        """See ports.ledger."""
+        found = await self._session.query(
+            f"SELECT key, {EVENT_COLUMNS} FROM readside.parked_events WHERE app = %s"
+            " AND projection = %s AND partition = %s AND applied_at IS NOT NULL AND position <= %s"
+            " ORDER BY key, position",
+            [self._app, *unit, until.encode()],
+        )
+        return [(key, event_of(*row)) for key, *row in found]
 
     async def _document(
         self, connection: Connection, unit: Unit, key: str, error: BaseException
@@ -68,7 +82,8 @@ class PostgresParking:
                 b"INSERT INTO readside.parked_events (app, projection, partition, key, position,"
                 b" predecessor, nth, id, type, event_key, version, payload, headers, recorded_at)"
                 b" VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-                b" ON CONFLICT DO NOTHING",
+                b" ON CONFLICT (app, projection, partition, key, position)"
+                b" DO UPDATE SET applied_at = NULL",
                 [
                     [
                         self._app, *unit, parked.step.key, record.position.encode(),
@@ -79,6 +94,49 @@ class PostgresParking:
                     for record in [parked.step.record]
                 ],
             )  # fmt: skip
+
+
+async def forget_retried(connection: Connection, app: str, after: dt.timedelta) -> None:
+    """Drop events that were applied by a retry so long ago that no read store goes back there."""
+    await rows(
+        connection,
+        "DELETE FROM readside.parked_events WHERE app = %s"
+        " AND applied_at < clock_timestamp() - %s::interval",
+        [app, after],
+    )
+
+
+#: In the order of `event_of`'s arguments.
+EVENT_COLUMNS = "partition, position, predecessor, nth, id, type, event_key, version, payload, recorded_at, headers"
+
+
+def event_of(
+    partition: int,
+    position: str,
+    predecessor: str,
+    nth: int,
+    id_: str,
+    type_: str,
+    event_key: str,
+    version: int,
+    payload: bytes,
+    recorded_at: int,
+    headers: bytes,
+) -> Record:
+    """Make a record of a row of readside.parked_events."""
+    return Record(
+        partition,
+        Position.decode(position),
+        Position.decode(predecessor),
+        nth,
+        id_,
+        type_,
+        event_key,
+        version,
+        bytes(payload),
+        recorded_at,
+        bytes(headers),
+    )
 
 
 def _clean(text: str) -> str:

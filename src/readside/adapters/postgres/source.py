@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from readside.adapters.postgres.installation import Names
+from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.stream import ReplicationStream
 from readside.core import pgoutput
 from readside.core.errors import DecodeError
