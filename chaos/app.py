@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import readside
 
 #: Documents of `totals`; every partition feeds each of them.
 BUCKETS = 3
-_UNWRITABLE = 1 << 80  # JSON's encoder takes 64 bits
+_UNWRITABLE: Any = object()  # no encoder takes it
 
 
 class PoisonedError(Exception):

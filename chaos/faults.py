@@ -219,23 +219,21 @@ class Faults:
         self._timeline.note(fault, held, f"{node.name} was alone, {held} pieces held back")
 
     async def _stream_wiped(self, fault: Fault) -> None:
-        """Wipe the broker's log while projectors are behind, so that what is lost is missed."""
-        held = [node.proxies["nats"] for node in self._world.nodes if node.role != "relay"]
-        separate = any(node.role == "relay" for node in self._world.nodes)
-        if separate:
-            for proxy in held:
-                proxy.set(Condition(blackhole=True))
-        elif self._world.servers["valkey"].running:
-            await asyncio.to_thread(self._world.servers["valkey"].pause)
+        """Wipe the broker's log while projectors are behind, and let them forget what they had read."""
+        valkey = self._world.servers["valkey"]
+        if valkey.running:
+            await asyncio.to_thread(valkey.pause)
+        relay = await self._world.relay()
+        doomed = [node.child for node in self._world.nodes if node is not relay]
         try:
             await self._last(fault.duration)
+            for child in doomed:
+                child.kill()
             gone = await self._wipe(fault.kind)
         finally:
-            if separate:
-                for proxy in held:
-                    proxy.set(GOOD)
-            else:
-                await asyncio.to_thread(self._world.servers["valkey"].resume)
+            for child in doomed:
+                child.start()
+            await asyncio.to_thread(valkey.resume)
         self._timeline.note(fault, gone, f"{gone} messages are gone")
 
     async def _wipe(self, kind: str) -> int:

@@ -170,7 +170,7 @@ class _Run:
 
     async def _rates(self) -> None:
         last = 0
-        while True:
+        while not self._stopping.is_set():
             await asyncio.sleep(_RATE_EVERY)
             try:
                 async with asyncio.timeout(3):

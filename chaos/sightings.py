@@ -38,7 +38,7 @@ def check_observer(
     """Every sighting is a state of the history, and none goes back but after a wipe."""
     counts: Counter[str] = Counter()
     at: dict[str, tuple[float, int]] = {}
-    wiped = list(windows)
+    wipes = list(windows)
     for moment, what, *rest in lines(path):
         counts[what] += 1
         if what != "saw":
@@ -49,19 +49,16 @@ def check_observer(
             verdicts.add("order_violations", f"{path.stem} saw {name} in no state of its history")
             continue
         before = at.get(name, (0.0, 0))
-        forward = [version for version in versions if version >= before[1]]
-        if forward:
-            at[name] = (moment, forward[0])
-            continue
-        at[name] = (moment, versions[0])
-        # A reader notes changes only: anything that was wiped since the last one explains it.
-        if not any(start <= moment and end >= before[0] for start, end in wiped):
+        # A reader notes changes only: anything that was wiped since the last one explains this one.
+        wiped = any(start <= moment and end >= before[0] for start, end in wipes)
+        forward = versions if wiped else [one for one in versions if one >= before[1]]
+        if not forward:
             verdicts.add(
                 "order_violations",
                 f"{path.stem} saw {name} go back from {before[1]} to {versions[-1]} at {moment:.2f}",
             )
-        else:
-            counts["went back after a wipe"] += 1
+        counts["went back after a wipe"] += wiped and versions[-1] < before[1]
+        at[name] = (moment, (forward or versions)[0])
     return counts
 
 
