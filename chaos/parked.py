@@ -47,12 +47,12 @@ class Operator:
         left = 0
         try:
             await store.open("chaos")
-            for document in await letters.list():
+            for document in await letters.find():
                 outcome = await letters.retry(document, app.projections[document.projection], store)
                 self.retried += 1
                 self.applied += outcome.applied
                 left += bool(outcome.error)
-            waiting = {document.key for document in await letters.list()}
+            waiting = {document.key for document in await letters.find()}
         finally:
             await letters.close()
             await store.close()

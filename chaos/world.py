@@ -18,7 +18,6 @@ from chaos.proxy import Proxy
 from chaos.reaper import bury
 from chaos.servers import Servers
 from chaos.workload import KEYS, SCHEMA
-from readside.adapters.postgres.installation import install
 
 PARTITIONS = 4
 _WRITERS = 3
@@ -71,7 +70,7 @@ class World:
             await connection.execute(
                 "INSERT INTO chaos.keys (key) SELECT unnest(%s::text[])", [list(KEYS)]
             )
-        await install(dsn, "chaos", PARTITIONS)
+        await self._install()
         for name, role in self._roles():
             await self._add_node(name, role)
         for node in self.nodes:
@@ -79,6 +78,12 @@ class World:
         self._add_users()
         for child in (*self.observers, *self.writers):
             child.start()
+
+    async def _install(self) -> None:
+        command = [sys.executable, "-m", "readside", "init", "chaos.app:app"]
+        process = await asyncio.create_subprocess_exec(*command, env=self._environment())
+        if await process.wait():
+            raise RuntimeError("readside init failed")
 
     @property
     def dsn(self) -> str:
