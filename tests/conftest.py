@@ -27,7 +27,7 @@ for name in [name for name in os.environ if name.startswith("READSIDE_")]:
 
 # No deadline, for a busy machine is no bug. READSIDE_ is taken, so the long run has its own name.
 settings.register_profile(
-    "short", deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow]
+    "short", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("long", settings.get_profile("short"), max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))

@@ -102,7 +102,7 @@ def test_whoever_follows_the_verdicts_never_skips_a_record(history, data):
         assert taken == records[: len(taken)]
 
 
-@given(histories(longest=10), st.randoms(use_true_random=False))
+@given(histories(longest=4), st.randoms(use_true_random=False))
 def test_whatever_the_order_enough_repeats_bring_everything(history, random):
     records = Chain(1, ORIGIN, {}).stamp(history)
     applied, taken = ORIGIN, []

@@ -16,13 +16,14 @@ def test_another_complaint_is_made_at_once():
     complaints = Complaints()
     assert complaints.worth_saying("down", 1000.0)
     assert complaints.worth_saying("out of disk", 1000.1)
-    assert complaints.worth_saying("down", 1000.2)
+    assert not complaints.worth_saying("down", 1000.2)
 
 
 def test_after_a_success_the_same_complaint_is_new():
     complaints = Complaints()
     assert complaints.worth_saying("down", 1000.0)
-    complaints.clear()
+    assert complaints.clear()
+    assert not complaints.clear()
     assert complaints.worth_saying("down", 1000.1)
 
 

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from readside.core.errors import DecodeError, HandlerError
 from readside.core.event import Event, encode
 from readside.core.folding import (
+    UNROUTED,
     Folder,
     Stored,
     contains,
+    late_of,
     positions_of,
     positions_text,
 )
@@ -287,9 +289,9 @@ def test_a_delete_before_an_unwritable_view_stays_a_delete():
     assert world.parked == {"a": ["3"]}
 
 
-def test_what_cannot_be_decoded_is_filed_under_its_own_key():
-    bad = record_of(Added("a", "x"), 1)._replace(payload=b'{"id":')
-    newer = record_of(Added("b", "x"), 2)._replace(version=2)
+def test_what_cannot_be_decoded_is_filed_under_its_own_key_where_that_is_its_document():
+    bad = record_of(Emptied("a"), 1)._replace(payload=b'{"id":')
+    newer = record_of(Emptied("b"), 2)._replace(version=2)
     world = World()
     folded = world.apply([bad, newer, record_of(Added("a", "y"), 3), record_of(Added("c", "z"), 4)])
     assert [type(poison.error) for poison in folded.poisons] == [DecodeError, DecodeError]
@@ -297,11 +299,75 @@ def test_what_cannot_be_decoded_is_filed_under_its_own_key():
     assert world.items("c") == ("z",)
 
 
-def test_a_routing_that_fails_is_filed_under_its_own_key():
+def test_where_nobody_knows_the_document_the_events_of_the_key_wait_in_their_order():
     world = World()
-    folded = world.apply([record_of(Added("a", "x", ("",)), 1)])
+    bad = record_of(Added("a", "x", ("",)), 1)
+    folded = world.apply(
+        [bad, record_of(Added("a", "y", ("b",)), 2), record_of(Added("b", "z"), 3)]
+    )
     assert isinstance(folded.poisons[0].error, HandlerError)
-    assert world.parked == {"a": ["1"]}
+    assert world.parked == {UNROUTED + "a": ["1", "2"]}
+    assert world.items("b") == ("z",)
+    later = record_of(Added("a", "w"), 4)
+    step = FOLDER.waits(later, world.parked)
+    assert step is not None
+    assert step.key == UNROUTED + "a"
+    assert FOLDER.waits(record_of(Added("b", "w"), 5), world.parked) is None
+    assert FOLDER.waits(record_of(Emptied("a"), 6), world.parked) is None  # its document is known
+
+
+def test_what_was_never_tried_is_parked_for_the_reason_given():
+    reason = HandlerError("it killed two processes")
+    step = FOLDER.untried(record_of(Broke("a"), 1), reason)
+    assert step is not None
+    folded = FOLDER.fold([step], {"a": NOTHING})
+    assert [(poison.step.key, poison.error) for poison in folded.poisons] == [("a", reason)]
+    unknown = record_of(Broke("a"), 1)._replace(type="nobody.wants.it")
+    assert FOLDER.untried(unknown, reason) is None
+
+
+@given(st.lists(st.integers(0, 4), max_size=12))
+def test_an_event_out_of_its_turn_is_applied_once_however_often_it_comes(turns: list[int]):
+    records = [record_of(Added("a", str(n)), n + 1) for n in range(5)]
+    stored = NOTHING
+    for write in FOLDER.fold(
+        FOLDER.route([record_of(Added("a", "first"), 100)]), {"a": stored}
+    ).writes:
+        stored = Stored(write.document, write.positions)
+    for turn in turns:
+        for write in FOLDER.fold(FOLDER.route([records[turn]]), {"a": stored}, late=True).writes:
+            assert write.expected == stored.positions
+            stored = Stored(write.document, write.positions)
+    assert stored.document is not None
+    items = baskets.codec.decode(stored.document).items
+    assert items == ("first", *(str(turn) for turn in dict.fromkeys(turns)))
+    assert positions_of(stored.positions) == {0: Position(1, 100, 1).encode()}
+    # What comes in its turn still is judged by the positions alone.
+    again = FOLDER.fold(FOLDER.route([record_of(Added("a", "old"), 50)]), {"a": stored})
+    assert not again.writes
+    newer = FOLDER.fold(FOLDER.route([record_of(Added("a", "new"), 101)]), {"a": stored})
+    assert late_of(newer.writes[0].positions) == late_of(stored.positions)
+
+
+def test_a_view_whose_values_do_not_fit_its_fields_is_poison():
+    class Priced(Event, key="id"):
+        id: str
+
+    class Price(View):
+        amount: float
+
+    prices = Projection("price", Price)
+
+    @prices.on(Priced)
+    def priced(event: Priced) -> Price:
+        return Price(float("nan") if event.id == "nan" else "much")  # type: ignore[arg-type]
+
+    folder = Folder(prices)
+    for key in ("nan", "text"):
+        steps = folder.route([record_of(Priced(key), 1)])
+        folded = folder.fold(steps, {key: NOTHING})
+        assert "do not fit" in str(folded.poisons[0].error)
+        assert not folded.writes
 
 
 def test_a_stored_document_that_does_not_fit_is_the_poison_of_the_step_that_needs_it():

@@ -117,12 +117,12 @@ def test_every_message_is_read_as_the_documentation_writes_it(case):
     assert decoded == expected
 
 
-@given(ALL, st.data())
-def test_a_message_that_is_cut_short_is_refused(case, data):
+@given(ALL)
+def test_a_message_that_is_cut_short_anywhere_is_refused(case):
     encoded, _ = case
-    cut = data.draw(st.integers(0, len(encoded) - 1))
-    with pytest.raises(DecodeError):
-        pgoutput.decode(encoded[:cut])
+    for cut in range(len(encoded)):
+        with pytest.raises(DecodeError):
+            pgoutput.decode(encoded[:cut])
 
 
 @given(st.binary(max_size=80))

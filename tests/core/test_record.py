@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from readside.core.errors import DecodeError
@@ -17,6 +17,8 @@ CHECKPOINTS = st.builds(
 
 
 @given(CHECKPOINTS)
+@example(Checkpoint(Position(1, 2, 3), 4, "2024-02-29 12:00:00+00:00:17", 5))  # as of NATS
+@example(Checkpoint(Position(1, 2, 3), 4, "  ", 5))
 def test_a_checkpoint_comes_back_from_its_text(checkpoint):
     assert Checkpoint.decode(checkpoint.encode()) == checkpoint
 

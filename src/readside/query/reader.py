@@ -14,6 +14,8 @@ from readside.ports.store import Reading, Store
 
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.02
+#: Documents that are read again and again while their reader waits.
+_FEW = 16
 
 
 class Reader(Generic[ViewT]):
@@ -48,16 +50,22 @@ class Reader(Generic[ViewT]):
         partitions = token.partitions if token else ()
         deadline = self._clock.now() + timeout
         pause = _FIRST_PAUSE
+        probing = token is not None and len(keys) > _FEW
         while True:
-            reading = await self._store.read(self._projection, keys, partitions)
+            # Of many documents, ask only for the checkpoints until these are there.
+            wanted = () if probing else keys
+            reading = await self._store.read(self._projection, wanted, partitions)
             if reading.halted:
                 raise HistoryLostError(
                     f"Projection {self._projection} is halted: {reading.halted}",
                     mend="see: readside status",
                 )
             missing = _behind(reading, token)
-            if not missing:
+            if not missing and not probing:
                 break
+            if not missing:
+                probing = False
+                continue
             if self._clock.now() + pause > deadline:
                 raise StaleReadError(
                     f"Projection {self._projection} has not reached {token} within {timeout:g} s"

@@ -2,7 +2,7 @@
 -- KEYS: checkpoints hash, positions hash, parked hash, then the documents' keys.
 -- ARGV: partition, expected checkpoint, new checkpoint ('' leaves it), number of documents, then for each
 --       document its field, expected positions, new positions, and '=' .. JSON or '-' to delete; then
---       field and value of each parked document.
+--       field and entry of each parked document.
 -- Positions are compared as texts: Lua's numbers lose bits above 2^53.
 local partition, expected, checkpoint, count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 if checkpoint ~= '' then
@@ -52,8 +52,15 @@ for first = 1, count, chunk do
         redis.call('DEL', unpack(gone))
     end
 end
+-- A document may be parked behind several partitions: one entry, partition:parking, for each.
 for n = parked, #ARGV, 2 do
-    redis.call('HSET', KEYS[3], ARGV[n], ARGV[n + 1])
+    local entries = { ARGV[n + 1] }
+    for entry in string.gmatch(redis.call('HGET', KEYS[3], ARGV[n]) or '', '%S+') do
+        if string.match(entry, '^%d+') ~= partition then
+            entries[#entries + 1] = entry
+        end
+    end
+    redis.call('HSET', KEYS[3], ARGV[n], table.concat(entries, ' '))
 end
 if checkpoint ~= '' then
     redis.call('HSET', KEYS[1], partition, checkpoint)

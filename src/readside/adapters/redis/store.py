@@ -3,7 +3,7 @@
 <projection>:<key>                         the document
 readside:<app>:<projection>:positions      hash: key -> the positions a document contains
 readside:<app>:<projection>:checkpoints    hash: partition -> checkpoint
-readside:<app>:<projection>:parked         hash: partition:key -> which parking of the document it is
+readside:<app>:<projection>:parked         hash: key -> partition:parking of the document, separated by blanks
 readside:<app>:<projection>:halted         hash: partition -> why the projection must not be trusted
 """
 
@@ -136,7 +136,7 @@ class RedisStore:
             keys.append(f"{name}:{key}")
             values += (key, expected, positions, b"-" if document is None else b"=" + document)
         for key, parking in batch.parked:
-            values += (f"{batch.partition}:{key}", parking)
+            values += (key, f"{batch.partition}:{parking}")
         async with self._translated():
             answer = await self._evaluate(_APPLY, len(keys), [*keys, *values])
         return Outcome[answer.decode()]
@@ -154,14 +154,13 @@ class RedisStore:
         self, projection: str, keys: Sequence[str], partitions: Sequence[int] = ()
     ) -> Reading:
         """See ports.store."""
-        fields = [f"{number}:{key}" for number in partitions for key in keys]
         # One transaction where it matters: documents, checkpoints and parkings of one moment.
         pipe = self._client.pipeline(transaction=bool(partitions))
         pipe.mget([f"{projection}:{key}" for key in keys] or [""])
         pipe.hvals(self._name(projection, "halted"))
         if partitions:
             pipe.hmget(self._name(projection, "checkpoints"), [str(n) for n in partitions])
-            pipe.hmget(self._name(projection, "parked"), fields or [""])
+            pipe.hmget(self._name(projection, "parked"), [*keys] or [""])
         async with self._translated(), pipe:
             documents, halted, *further = await pipe.execute()
         checkpoints, parked = further or ([], [])
@@ -170,9 +169,9 @@ class RedisStore:
             halted[0].decode() if halted else "",
             _checkpoints(partitions, checkpoints),
             frozenset(
-                field.partition(":")[2]
-                for field, parking in zip(fields, parked, strict=False)
-                if parking is not None
+                key
+                for key, entries in zip(keys, parked, strict=False)
+                if entries and _concerns(entries.decode(), partitions)
             ),
         )
 
@@ -187,7 +186,7 @@ class RedisStore:
 
     async def unpark(self, projection: str, partition: int, key: str, parking: str) -> None:
         """See ports.store."""
-        arguments = [self._name(projection, "parked"), f"{partition}:{key}", parking]
+        arguments = [self._name(projection, "parked"), key, f"{partition}:{parking}"]
         async with self._translated():
             await self._evaluate(_UNPARK, 1, arguments)
 
@@ -251,6 +250,10 @@ class RedisStore:
         ):
             return RefusedError(text, mend="see the server's log")
         return UnavailableError(text, mend="start it, or check READSIDE_READ_STORE")
+
+
+def _concerns(entries: str, partitions: Sequence[int]) -> bool:
+    return any(int(entry.partition(":")[0]) in partitions for entry in entries.split())
 
 
 def _checkpoints(partitions: Sequence[int], found: Sequence[bytes | None]) -> dict[int, Checkpoint]:

@@ -159,3 +159,157 @@ def status(
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+Projection = Annotated[str | None, Parameter(help="Only documents of this projection.")]
+Key = Annotated[str | None, Parameter(help="Only the document of this key.")]
+ErrorText = Annotated[str | None, Parameter(help="Only those whose error contains this text.")]
+All = Annotated[bool, Parameter(name="--all", negative="", help="Take every parked document.")]
+Yes = Annotated[bool, Parameter(negative="", help="Do not ask.")]
+
+dead_letters = App(name="dead-letters", help="Documents that cannot move on, and their events.")
+cli.command(dead_letters)
+
+
+@dead_letters.command(name="list")
+def list_(
+    target: Target,
+    *,
+    projection: Projection = None,
+    key: Key = None,
+    error: ErrorText = None,
+    json: Json = False,
+) -> int:
+    """List the parked documents, the longest parked first.
+
+    Examples:
+        readside dead-letters list shop.main:app
+        readside dead-letters list shop.main:app --error ZeroDivisionError --json
+    """
+    from readside.apps.cli import dead_letters as work  # noqa: PLC0415
+    from readside.apps.process import run as run_process  # noqa: PLC0415
+
+    return run_process(work.find(target, work.Choice(projection, key, error), json=json))
+
+
+@dead_letters.command
+def show(
+    target: Target,
+    *,
+    projection: Projection = None,
+    key: Key = None,
+    error: ErrorText = None,
+    json: Json = False,
+) -> int:
+    """Show parked documents in full: error, traceback, waiting events with their payloads.
+
+    Examples:
+        readside dead-letters show shop.main:app --projection user --key 42
+    """
+    from readside.apps.cli import dead_letters as work  # noqa: PLC0415
+    from readside.apps.process import run as run_process  # noqa: PLC0415
+
+    return run_process(work.show(target, work.Choice(projection, key, error), json=json))
+
+
+@dead_letters.command
+def retry(
+    target: Target,
+    *,
+    projection: Projection = None,
+    key: Key = None,
+    error: ErrorText = None,
+    everything: All = False,
+    json: Json = False,
+) -> int:
+    """Fold parked events again, in order, with the code as it is now.
+
+    Safe to interrupt and to repeat, while the projectors run. Exits with 1 if a document still
+    cannot move on.
+
+    Examples:
+        readside dead-letters retry shop.main:app --projection user --key 42
+        readside dead-letters retry shop.main:app --all
+    """
+    from readside.apps.cli import dead_letters as work  # noqa: PLC0415
+    from readside.apps.process import run as run_process  # noqa: PLC0415
+
+    choice = work.Choice(projection, key, error)
+    return run_process(work.retry(target, choice, everything=everything, json=json))
+
+
+@dead_letters.command
+def discard(
+    target: Target,
+    *,
+    projection: Projection = None,
+    key: Key = None,
+    error: ErrorText = None,
+    everything: All = False,
+    whole: Annotated[
+        bool, Parameter(negative="", help="All waiting events, not only the failing one.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Give up the failing event of each chosen document; the view goes on without it.
+
+    Free the document with `retry` afterwards.
+
+    Examples:
+        readside dead-letters discard shop.main:app --projection user --key 42
+    """
+    from readside.apps.cli import dead_letters as work  # noqa: PLC0415
+    from readside.apps.process import run as run_process  # noqa: PLC0415
+
+    choice = work.Choice(projection, key, error)
+    return run_process(work.discard(target, choice, everything=everything, whole=whole, json=json))
+
+
+@cli.command
+def reset(
+    target: Target,
+    projection: Annotated[str, Parameter(help="Which projection.")],
+    *,
+    give_up: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="Begin where PostgreSQL's log reaches back to, without what came before.",
+        ),
+    ] = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> int:
+    """Empty a projection and let it begin again, with the first event or with what there is.
+
+    The projectors may run. Readers get an error until it is empty, and see it fill up after that.
+
+    Examples:
+        readside reset shop.main:app user
+        readside reset shop.main:app user --give-up --yes
+    """
+    from readside.apps.cli import operate as work  # noqa: PLC0415
+    from readside.apps.process import run as run_process  # noqa: PLC0415
+
+    return run_process(work.reset(target, projection, give_up=give_up, yes=yes, json=json))
+
+
+@cli.command
+def forget(
+    target: Target,
+    projection: Annotated[str, Parameter(help="Which projection.")],
+    *,
+    documents: Annotated[
+        bool, Parameter(negative="", help="Remove its documents from the read store, too.")
+    ] = False,
+    yes: Yes = False,
+) -> int:
+    """Let go of a projection which the code no longer declares: PostgreSQL keeps WAL for it.
+
+    Examples:
+        readside forget shop.main:app old_users --documents
+    """
+    from readside.apps.cli import operate as work  # noqa: PLC0415
+    from readside.apps.process import run as run_process  # noqa: PLC0415
+
+    return run_process(work.forget(target, projection, documents=documents, yes=yes))
