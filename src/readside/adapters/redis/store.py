@@ -232,6 +232,11 @@ class RedisStore:
             yield
         except (failures.RedisError, OSError, TimeoutError) as error:
             raise self._translate(error) from error
+        except RuntimeError as error:
+            # What uvloop raises when redis-py writes to a connection that is just lost.
+            if "closed" not in str(error):
+                raise
+            raise self._translate(error) from error
 
     def _translate(self, error: Exception) -> ReadsideError:
         text = f"{self._server}: {' '.join(str(error).split()) or type(error).__name__}"
