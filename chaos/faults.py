@@ -123,6 +123,7 @@ class Faults:
 
     async def _child_pause(self, fault: Fault) -> None:
         child = await self._child(fault)
+        child.start()  # it may be down for another fault's sake
         pid, state = child.pid, child.pause()
         self._timeline.note(fault, int(state == "T"), f"froze {child.name}, process {pid}")
         await self._last(fault.duration)
@@ -166,13 +167,19 @@ class Faults:
         if not server.running:
             self._timeline.note(fault, 0, "is down already")
             return
-        await asyncio.to_thread(server.pause)
+        try:
+            await asyncio.to_thread(server.pause)
+        except UnavailableError:
+            self._timeline.note(fault, 0, "has just gone down")
+            return
         self._timeline.note(fault, 1, "frozen")
         await self._last(fault.duration)
         await asyncio.to_thread(server.resume)
 
     async def _link(self, fault: Fault) -> None:
         proxies = self._world.proxies(fault.target)
+        # Not every role talks to every server.
+        proxies = [proxy for proxy in proxies if proxy.connections] or proxies
         if fault.dice < 0.5:
             proxies = [proxies[int(fault.dice * 2 * len(proxies))]]
         kind = fault.kind.removeprefix("link_")

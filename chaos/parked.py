@@ -61,11 +61,3 @@ class Operator:
             if poison[0] not in waiting and len(poison) == 3:
                 poison.append(time.time())
         return left
-
-    def windows(self) -> dict[str, list[tuple[float, float]]]:
-        """When which keys were parked, about."""
-        found: dict[str, list[tuple[float, float]]] = {}
-        for key, began, *rest in self._timeline.poisons.values():
-            freed = rest[1] if len(rest) > 1 else time.time()
-            found.setdefault(key, []).append((began, freed + _EVERY))
-        return found

@@ -222,14 +222,13 @@ class _Run:
     def _sightings(self, oracle: Oracle, verdicts: Verdicts) -> Counter[str]:
         states = States(oracle)
         seen: Counter[str] = Counter()
-        parked = self._operator.windows()
         directory = self._world.directory
         for observer in self._world.observers:
             path = directory / f"{observer.name}.journal"
             seen += check_observer(path, states, self._timeline.windows, verdicts)
         for writer in self._world.writers:
             path = directory / f"{writer.name}.journal"
-            seen += check_writer(path, states, parked, verdicts)
+            seen += check_writer(path, states, verdicts)
         seen["parked_documents_retried"] = self._operator.retried
         seen["parked_events_applied_by_retry"] = self._operator.applied
         with suppress(KeyError):

@@ -12,8 +12,6 @@ from chaos.oracle import Oracle
 from chaos.verdicts import Verdicts
 
 Window = tuple[float, float]
-#: Seconds around a retry in which a document may be either.
-_BLUR = 1.0
 
 
 class States:
@@ -62,15 +60,13 @@ def check_observer(
     return counts
 
 
-def check_writer(
-    path: Path, states: States, parked: dict[str, list[Window]], verdicts: Verdicts
-) -> Counter[str]:
-    """Every read with a token contains the write, or was refused."""
+def check_writer(path: Path, states: States, verdicts: Verdicts) -> Counter[str]:
+    """Every read with a token contains the write, or was refused; also where the document is parked."""
     counts: Counter[str] = Counter()
     for moment, what, *rest in lines(path):
         counts[f"refused: {rest[1]}" if what == "refused" else what] += 1
         if what == "read":
-            _read(moment, rest, states, parked, verdicts, counts)
+            _read(moment, rest, states, verdicts)
     return counts
 
 
@@ -78,16 +74,11 @@ def _read(
     moment: float,
     rest: list[Any],
     states: States,
-    parked: dict[str, list[Window]],
     verdicts: Verdicts,
-    counts: Counter[str],
 ) -> None:
     projection, key, version, state, token = rest
     versions = states.versions(f"{projection}:{key}", state)
     if versions and versions[-1] >= version:
-        return
-    if any(start - _BLUR <= moment <= end + _BLUR for start, end in parked.get(key, ())):
-        counts["read while parked"] += 1
         return
     seen = f"version {versions[-1]}" if versions else "no state of its history"
     verdicts.add(

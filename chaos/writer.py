@@ -82,7 +82,7 @@ class Writer:
             tx.record(*done.events)
             await self._spoil(execute)
         self._journal.note("committed", len(done.events))
-        if self._chance.random() < 0.5:
+        if self._chance.random() < 0.7:
             await self._read_own(done, tx.token)
 
     async def _spoil(self, execute: Any) -> None:
