@@ -175,7 +175,8 @@ class Relay:
                 probe("relay.published")
                 self.shipped += len(records)
             shipping.shipped(chunk.settled)
-            shipping.mark()
+            if not chunk.events or chunk.settled > chunk.events[-1].position.lsn:
+                shipping.mark()
             for partition in {record.partition for record in records}:
                 heartbeats.touched(partition)
             await self._announce(shipping, heartbeats)
