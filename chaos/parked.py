@@ -1,63 +1,68 @@
-"""Retries parked documents, as an operator would after a fix."""
+"""Retries parked documents with readside's own command, as an operator would after a fix."""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import json
+import random
 import sys
-import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
-from chaos.app import app
-from chaos.faults import Timeline
 from chaos.world import World
-from readside.adapters.postgres.session import Session
-from readside.core.errors import ReadsideError
-from readside.operate.dead_letters import DeadLetters
-from readside.wiring import store_for
 
 _EVERY = 3.0
+_PATIENCE = 30.0
+_COMMAND = ("-m", "readside", "dead-letters", "retry", "chaos.app:app", "--all", "--json")
 
 
 class Operator:
-    """Retries everything that is parked, again and again."""
+    """Retries everything that is parked, again and again; now and then is killed while at it."""
 
-    def __init__(self, world: World, timeline: Timeline) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._timeline = timeline
+        self._chance = random.Random(f"operator {world.options.seed}")
         self.retried = 0
         self.applied = 0
-        os.environ["CHAOS_MENDED"] = str(world.mended)
+        self.killed = 0
 
     async def work(self) -> None:
         """Look after the parked documents until cancelled."""
         while True:
             await asyncio.sleep(_EVERY)
-            try:
-                async with asyncio.timeout(20):
-                    await self.retry()
-            except (ReadsideError, TimeoutError) as error:
-                print(f"         operator: {error}", file=sys.stderr)
+            await self.retry()
 
-    async def retry(self) -> int:
-        """Retry once; return how many documents stay parked."""
-        mended = {tag for tag, (_, _, at, *_) in self._timeline.poisons.items() if at is not None}
-        session = Session(self._world.dsn, "operator")
-        store = store_for(self._world.servers.address("valkey"))
-        letters = DeadLetters(session, "chaos")
-        left = 0
+    async def retry(self) -> None:
+        """Retry once."""
+        hurry = self._chance.random() < 0.25
+        async with self._process() as process:
+            try:
+                async with asyncio.timeout(self._chance.uniform(0.3, 1.0) if hurry else _PATIENCE):
+                    output, _ = await process.communicate()
+            except TimeoutError:
+                self.killed += 1
+                return
         try:
-            await store.open("chaos")
-            for document in await letters.find():
-                outcome = await letters.retry(document, app.projections[document.projection], store)
-                self.retried += 1
-                self.applied += outcome.applied
-                left += bool(outcome.error)
-            waiting = {document.key for document in await letters.find()}
+            outcomes = json.loads(output)
+        except ValueError:
+            return  # PostgreSQL or the read store is away; its log says so
+        self.retried += len(outcomes)
+        self.applied += sum(outcome["applied"] for outcome in outcomes)
+
+    @asynccontextmanager
+    async def _process(self) -> AsyncIterator[Any]:
+        with (self._world.directory / "operator.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *_COMMAND,
+                env=self._world.environment(),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+            )
+        try:
+            yield process
         finally:
-            await letters.close()
-            await store.close()
-        for tag in mended:
-            poison = self._timeline.poisons[tag]
-            if poison[0] not in waiting and len(poison) == 3:
-                poison.append(time.time())
-        return left
+            if process.returncode is None:
+                process.kill()
+                await process.wait()

@@ -104,7 +104,7 @@ class _Run:
         self._timeline = timeline
         self._options = world.options
         self._stopping = asyncio.Event()
-        self._operator = Operator(world, timeline)
+        self._operator = Operator(world)
 
     async def go(self) -> Outcome:
         """Do everything, and judge."""
@@ -231,6 +231,7 @@ class _Run:
             seen += check_writer(path, states, verdicts)
         seen["parked_documents_retried"] = self._operator.retried
         seen["parked_events_applied_by_retry"] = self._operator.applied
+        seen["operators_killed"] = self._operator.killed
         with suppress(KeyError):
             del seen[""]
         return seen

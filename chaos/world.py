@@ -81,7 +81,7 @@ class World:
 
     async def _install(self) -> None:
         command = [sys.executable, "-m", "readside", "init", "chaos.app:app"]
-        process = await asyncio.create_subprocess_exec(*command, env=self._environment())
+        process = await asyncio.create_subprocess_exec(*command, env=self.environment())
         if await process.wait():
             raise RuntimeError("readside init failed")
 
@@ -107,7 +107,7 @@ class World:
             server: Proxy(f"{name}/{server}", self.servers[server].port)
             for server in self.servers.servers
         }
-        environment = self._environment()
+        environment = self.environment()
         for server, proxy in proxies.items():
             await proxy.open()
             url = self.servers.address(server)
@@ -123,7 +123,8 @@ class World:
         )
         self.nodes.append(node)
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """The environment of children that talk to the servers directly."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("READSIDE_", "PG"))}
         source = [str(self.options.source)] if self.options.source else []
         settings = {
@@ -142,7 +143,7 @@ class World:
         return kept | settings
 
     def _add_users(self) -> None:
-        python, environment = sys.executable, self._environment()
+        python, environment = sys.executable, self.environment()
         rate = str(self.options.rate / _WRITERS)
         for number in range(_WRITERS):
             name = f"writer-{number}"
