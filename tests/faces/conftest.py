@@ -72,7 +72,8 @@ class Started:
         self.process = process
         self.text = ""
         self._words: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         for line in self.process.stdout:
@@ -110,6 +111,10 @@ class Started:
         took = time.monotonic() - began
         self.ended()
         return code, took
+
+    def close(self) -> None:
+        self._reader.join(PATIENCE)
+        self.process.stdout.close()
 
 
 class Desk:
@@ -167,6 +172,7 @@ class Desk:
             if started.process.poll() is None:
                 started.process.kill()
             started.process.wait(PATIENCE)
+            started.close()
 
 
 @pytest.fixture
