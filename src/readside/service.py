@@ -98,6 +98,12 @@ class Service:
         ledger = PostgresLedger(self._session(addresses, "notes"), self._runtime.app)
         names = list(self._projections)
         capture: Capture = await self._patiently(lambda: ledger.register(self._runtime.app, names))
+        if capture.partitions != (wanted := self._runtime.settings.partitions):
+            raise SettingsError(
+                f"App {self._runtime.app} was installed with {capture.partitions} partitions,"
+                f" not {wanted}.",
+                mend=f"use partitions={capture.partitions}, here and where you write",
+            )
         if self._role in ("all", "relay"):
             await self._patiently(lambda: ledger.capture(self._runtime.app))
         await self._patiently(lambda: broker.open(self._runtime.app, capture.partitions))

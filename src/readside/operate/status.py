@@ -175,7 +175,7 @@ async def _unread(connection: Connection, capture: Any) -> int:
     (row,) = await _rows(
         connection,
         "SELECT count(*) AS n FROM (SELECT FROM readside.outbox WHERE app = %s"
-        " AND recorded_at > to_timestamp(%s / 1e6) LIMIT %s) some",
+        " AND recorded_at > to_timestamp(%s / 1e6) LIMIT %s) AS newest",
         capture.app,
         capture.shipped_at,
         _COUNT,
