@@ -138,7 +138,8 @@ class PostgresLeases:
     async def _held(self, connection: Connection, worker: str, wanted: set[Unit]) -> list[Lease]:
         found = await rows(
             connection,
-            "SELECT projection, partition, token FROM readside.leases WHERE app = %s AND owner = %s",
+            "SELECT projection, partition, token FROM readside.leases WHERE app = %s AND owner = %s"
+            " AND expires_at > clock_timestamp()",
             [self._app, worker],
         )
         leases = [Lease(Unit(name, number), token) for name, number, token in found]
