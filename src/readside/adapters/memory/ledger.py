@@ -1,0 +1,113 @@
+"""readside's notes in the model of the write store: the same rules, without SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from readside.adapters.memory.database import Asked, Database, Notes, Slot
+from readside.core.chain import Head
+from readside.core.history import Known, Seen, restarted
+from readside.core.leases import Unit
+from readside.core.position import BEGINNING, Position, settled
+from readside.core.settling import Bookmark
+from readside.ports.ledger import Capture, Progress, Rewind, Shipped, Survey
+
+
+class MemoryLedger:
+    """The relay's and the projectors' notes of the app that a database in memory has."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def capture(self, app: str, newest: Position = BEGINNING) -> Capture:
+        """See ports.ledger; begins a new epoch where the history has restarted."""
+        tables = await self._database.reach()
+        notes = self._database.notes(app)
+        slot = tables.slot
+        seen = Seen(
+            tables.system,
+            tables.flushed,
+            slot is not None,
+            slot.confirmed if slot else None,
+            slot.lost if slot else "",
+        )
+        shipped = notes.shipped.lsn if notes.shipped else 0
+        known = Known(notes.epoch, notes.system, notes.confirmed, shipped)
+        if restarted(known, newest, seen):
+            self._begin_epoch(notes, newest)
+        return _capture(self._database.notes(app))
+
+    def _begin_epoch(self, notes: Notes, newest: Position) -> None:
+        database, tables = self._database, self._database.tables
+        lsn = tables.flushed
+        database.drop_slot()
+        tables.slot = Slot(lsn, lsn)
+        epoch = max(notes.epoch + 1, newest.epoch + 1, int(database.now()))
+        tables.notes = Notes(epoch, False, tables.system, notes.partitions, lsn, lsn)
+
+    async def confirm(self, bookmark: Bookmark) -> None:
+        """See ports.ledger."""
+        tables = await self._database.reach()
+        notes = self._database.notes(self._database.app)
+        tables.notes = replace(notes, confirmed=bookmark.lsn, heads=bookmark.heads)
+
+    async def ship(self, shipped: Shipped) -> None:
+        """See ports.ledger."""
+        tables = await self._database.reach()
+        notes = self._database.notes(self._database.app)
+        tables.notes = replace(notes, shipped=shipped)
+
+    async def survey(self) -> Survey:
+        """See ports.ledger."""
+        tables = await self._database.reach()
+        notes = self._database.notes(self._database.app)
+        needed = [Unit(name, n) for name in tables.projections for n in range(notes.partitions)]
+        reached = [tables.progress[unit].position for unit in needed if unit in tables.progress]
+        applied = min(reached) if needed and len(reached) == len(needed) else None
+        rewinds = [
+            Rewind(unit, asked.after)
+            for unit, asked in tables.rewinds.items()
+            if asked.reachable is None
+        ]
+        return Survey(applied, tuple(rewinds))
+
+    async def answer(self, rewind: Rewind, *, reachable: bool) -> None:
+        """See ports.ledger."""
+        rewinds = (await self._database.reach()).rewinds
+        asked = rewinds.get(rewind.unit)
+        if asked is not None and asked.after == rewind.after:
+            rewinds[rewind.unit] = asked._replace(reachable=reachable)
+
+    async def register(self, app: str, projections: Sequence[str]) -> Capture:
+        """See ports.ledger."""
+        tables = await self._database.reach()
+        notes = self._database.notes(app)
+        tables.projections.update(dict.fromkeys(projections))
+        return _capture(notes)
+
+    async def report(self, progress: Sequence[Progress]) -> None:
+        """See ports.ledger."""
+        tables = await self._database.reach()
+        tables.progress.update({reported.unit: reported for reported in progress})
+
+    async def wish(self, rewind: Rewind) -> None:
+        """See ports.ledger."""
+        tables = await self._database.reach()
+        tables.rewinds[rewind.unit] = Asked(rewind.after, None)
+
+    async def unreachable(self, unit: Unit) -> bool:
+        """See ports.ledger."""
+        asked = (await self._database.reach()).rewinds.get(unit)
+        return asked is not None and asked.reachable is False
+
+    async def flushed(self) -> int:
+        """See ports.ledger."""
+        return (await self._database.reach()).flushed
+
+
+def _capture(notes: Notes) -> Capture:
+    origin = settled(notes.epoch, notes.origin)
+    heads = notes.heads or tuple(Head(origin, 0) for _ in range(notes.partitions))
+    bookmark = Bookmark(notes.confirmed, heads)
+    return Capture(notes.epoch, notes.complete, origin, notes.partitions, bookmark)
