@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,8 +58,8 @@ def load(
         SettingsError: a name is unknown or a value does not fit; the message says where it came from.
     """
     environment = os.environ if environment is None else environment
-    path = Path(environment.get(f"{_PREFIX}CONFIG", _FILE))
-    merged: dict[str, Any] = _from_file(path)
+    named = environment.get(f"{_PREFIX}CONFIG")
+    merged: dict[str, Any] = _from_file(Path(named or _FILE), named=bool(named))
     for field in Settings.__struct_fields__:
         value = environment.get(f"{_PREFIX}{field.upper()}")
         if value is not None:
@@ -73,10 +74,14 @@ def load(
     return _checked(settings)
 
 
-def _from_file(path: Path) -> dict[str, Any]:
+def _from_file(path: Path, *, named: bool) -> dict[str, Any]:
     try:
         return msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if named:  # else a typing error would start embedded servers
+            raise SettingsError(
+                f"{path} does not exist.", mend=f"correct {_PREFIX}CONFIG, or unset it"
+            ) from error
         return {}
     except (OSError, msgspec.MsgspecError, ValueError) as error:
         raise SettingsError(f"{path} cannot be read: {error}", mend="correct the file") from error
@@ -86,7 +91,7 @@ def _checked(settings: Settings) -> Settings:
     if not 1 <= settings.partitions <= 1024:  # noqa: PLR2004 - the bound is the message
         raise SettingsError(f"partitions is {settings.partitions}.", mend="use 1 to 1024")
     for field in ("max_payload", "retention_days", "pool_size", "lease_seconds"):
-        if getattr(settings, field) <= 0:
+        if not 0 < getattr(settings, field) < math.inf:  # nan is neither
             raise SettingsError(
                 f"{field} is {getattr(settings, field)}.", mend="use a positive number"
             )

@@ -166,7 +166,7 @@ class _Document:
         poison = self._take(steps, careful=False)
         if self.applied:
             try:
-                self.encoded = self._encode()
+                self.encoded = self._encode(self.view)
             except HandlerError:
                 # One of the views cannot be written: go back and find out which.
                 self.__init__(self.projection, self.stored)  # type: ignore[misc]  # a fresh start
@@ -199,8 +199,7 @@ class _Document:
             self.view = None if document is None else self.projection.codec.decode(document)
         return self.projection.fold(step.route, step.event, self.view)
 
-    def _encode(self, view: Any = None) -> bytes | None:
-        view = self.view if view is None else view
+    def _encode(self, view: Any) -> bytes | None:
         if view is None:
             return None
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -28,11 +29,12 @@ def plan(worker: str, workers: list[str], leases: Mapping[Unit, str | None]) -> 
         workers: all that are alive, the asking one among them.
         leases: the owner of each unit, None if it is free or its lease has run out.
 
-    Every worker computes the same shares (those first in order of name take the remainder), takes
-    free units up to its share and gives up only what exceeds it. So one that joins or leaves
-    moves no more units than fairness demands, and nobody has to lead.
+    Every worker computes the same shares (those who own most take the remainder, and of equals
+    those first in order of name), takes free units up to its share and gives up only what exceeds
+    it. So one that joins or leaves moves no more units than fairness demands, and nobody has to lead.
     """
-    crew = sorted(set(workers) | {worker})
+    owned = Counter(leases.values())
+    crew = sorted(set(workers) | {worker}, key=lambda name: (-owned[name], name))
     base, extra = divmod(len(leases), len(crew))
     share = base + (1 if crew.index(worker) < extra else 0)
     mine = sorted(unit for unit, owner in leases.items() if owner == worker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 from readside.core.errors import DecodeError
@@ -9,7 +10,8 @@ from readside.core.errors import DecodeError
 #: Characters of an encoded position.
 WIDTH: Final = 34
 
-_LAST_ORDINAL: Final = 0xFFFFFFFF
+# int(text, 16) alone would also take signs, spaces, underscores and 0x.
+_TEXT: Final = re.compile(r"([0-9a-f]{8})-([0-9a-f]{16})-([0-9a-f]{8})")
 
 
 class Position(NamedTuple):
@@ -38,12 +40,11 @@ class Position(NamedTuple):
         Raises:
             DecodeError: the text is not an encoded position.
         """
-        if len(text) != WIDTH or text[8] != "-" or text[25] != "-":
-            raise DecodeError(f"{text!r} is not a position")
-        try:
-            return cls(int(text[:8], 16), int(text[9:25], 16), int(text[26:], 16))
-        except ValueError as error:
-            raise DecodeError(f"{text!r} is not a position") from error
+        matched = _TEXT.fullmatch(text)
+        if matched is None:
+            raise DecodeError(f"{text[:80]!r} is not a position.")
+        epoch, lsn, ordinal = matched.groups()
+        return cls(int(epoch, 16), int(lsn, 16), int(ordinal, 16))
 
     def __str__(self) -> str:
         return f"{self.epoch}:{format_lsn(self.lsn)}:{self.ordinal}"

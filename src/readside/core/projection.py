@@ -47,9 +47,11 @@ class Route:
         """
         try:
             found = self._keys(event)
-            if isinstance(found, (list, tuple, set, frozenset)):
-                return tuple(dict.fromkeys(key_text(key) for key in found))
-            return () if found is None else (key_text(found),)
+            if found is None:
+                return ()
+            if isinstance(found, (str, int, bytes)) or not isinstance(found, Iterable):
+                return (key_text(found),)
+            return tuple(dict.fromkeys(key_text(key) for key in found))
         except PayloadError as error:
             raise HandlerError(f"{self.event.__name__} routes to no usable key: {error}") from error
         except Exception as error:
@@ -97,7 +99,7 @@ class Projection(Generic[ViewT]):
         """
         if event is None:
             return lambda handler: self._register(_annotated(handler), key, handler)
-        if isinstance(event, type) and issubclass(event, Event):
+        if _is_event(event):
             return lambda handler: self._register(event, key, handler)
         if isinstance(event, type) or not callable(event):
             raise DeclarationError(
@@ -152,10 +154,11 @@ def _arity(handler: Handler) -> int:
     required = [
         parameter
         for parameter in inspect.signature(handler).parameters.values()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        and parameter.default is parameter.empty
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    if len(required) not in (1, _EVENT_AND_VIEW):
+    named = any(parameter.kind is parameter.KEYWORD_ONLY for parameter in required)
+    if named or len(required) not in (1, _EVENT_AND_VIEW):
         raise DeclarationError(
             f"Handler {_name(handler)} takes {len(required)} arguments.",
             mend="take (event), or (event, current view)",
@@ -172,9 +175,13 @@ def _annotated(handler: Handler) -> type[Event]:
         raise DeclarationError(
             f"The event of {_name(handler)} cannot be read: {error}", mend=mend
         ) from error
-    if not (isinstance(hint, type) and issubclass(hint, Event)):
+    if not _is_event(hint):
         raise DeclarationError(f"{_name(handler)} does not say which event it takes.", mend=mend)
-    return hint
+    return hint  # type: ignore[return-value]  # checked above
+
+
+def _is_event(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, Event) and found is not Event
 
 
 def _key_function(event: type[Event], key: str | KeyFunction | None) -> KeyFunction:

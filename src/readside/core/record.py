@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from readside.core.errors import DecodeError
 from readside.core.position import Position
 
 
@@ -76,6 +77,13 @@ class Checkpoint(NamedTuple):
 
     @classmethod
     def decode(cls, text: str) -> Checkpoint:
-        """Read what `encode` wrote."""
-        token, position, nth, offset = text.split(" ", 3)
-        return cls(Position.decode(position), int(nth), offset, int(token))
+        """Read what `encode` wrote.
+
+        Raises:
+            DecodeError: the text is not an encoded checkpoint.
+        """
+        try:
+            token, position, nth, offset = text.split(" ", 3)
+            return cls(Position.decode(position), int(nth), offset, int(token))
+        except ValueError as error:
+            raise DecodeError(f"{text[:80]!r} is not a checkpoint.") from error

@@ -38,6 +38,8 @@ class Shipping:
         self._start = bookmark
         self._tails = dict(tails)
         self._settled = bookmark.lsn
+        #: Commit of the newest event that was stamped.
+        self._taken = -1
         self._recorded_at: dict[int, int] = {}
         self.lagging = Lagging()
         self.settling = Settling(bookmark)
@@ -71,11 +73,18 @@ class Shipping:
             self._tails[partition] = wish.after
         return True
 
+    def reachable(self, wish: Wish) -> bool:
+        """Whether a relay that starts now could grant a wish."""
+        confirmed = self.settling.confirmed.heads[wish.unit.partition]
+        return wish.after >= confirmed.position
+
     def take(self, events: Sequence[Captured]) -> list[Record]:
         """Stamp events; return those to publish."""
         start = self._start.lsn
         if events and events[0].position.lsn < start:
             events = [event for event in events if event.position.lsn >= start]
+        if events:
+            self._taken = events[-1].position.lsn
         records = self._chain.stamp(events)
         for record in records:
             self._recorded_at[record.partition] = record.recorded_at
@@ -107,8 +116,9 @@ class Shipping:
         return self.lagging.samples
 
     def mark(self) -> None:
-        """Set a bookmark here. Call it between chunks, when nothing is under way."""
-        self.settling.mark(self._settled, self._chain.heads)
+        """Set a bookmark here, unless a transaction is half taken: its records are in the heads already."""
+        if self._taken < self._settled:
+            self.settling.mark(self._settled, self._chain.heads)
 
     def watermark(self, partition: int) -> Watermark:
         """The word on a partition as of now."""

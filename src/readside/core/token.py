@@ -9,7 +9,7 @@ from readside.core.errors import DecodeError
 from readside.core.position import Position
 
 _FORM = "r1"
-_TEXT = re.compile(r"r1-([0-9a-f]{1,8})-([0-9a-f]{1,16})-((?:[0-9]{1,5}(?:\.[0-9]{1,5}){0,999})?)")
+_TEXT = re.compile(r"r1-([0-9a-f]{1,8})-([0-9a-f]{1,16})-((?:[0-9]{1,5}(?:\.[0-9]{1,5}){0,1023})?)")
 
 
 class Token(NamedTuple):

@@ -37,7 +37,7 @@ class ViewCodec(Generic[ViewT]):
         """
         try:
             return self._decoder.decode(document)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise DecodeError(
                 f"A stored document does not fit {self.view.__name__}: {error}",
                 mend="give new fields of the view a default, or rebuild the projection",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 #: Seconds between two requests to end.
-_AGAIN = 0.3
+_AGAIN = 0.5
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> list[BaseException | None]:
@@ -15,11 +15,20 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> list[BaseException | None]:
 
     Asks again and again: a client library may swallow a cancellation (nats-py does, when it
     strikes while it flushes), and the task would then go on as if nobody had asked.
+
+    Never leaves a task behind: where this call is cancelled itself, it goes on until all have
+    ended and passes the cancellation on only then. A task left behind would go on working
+    with connections which its owner is about to close.
     """
     ended = list(tasks)
-    waiting = {task for task in ended if not task.done()}
-    while waiting:
+    interrupted = False
+    while waiting := {task for task in ended if not task.done()}:
         for task in waiting:
             task.cancel()
-        _, waiting = await asyncio.wait(waiting, timeout=_AGAIN)
+        try:
+            await asyncio.wait(waiting, timeout=_AGAIN)
+        except asyncio.CancelledError:
+            interrupted = True
+    if interrupted:
+        raise asyncio.CancelledError
     return [None if task.cancelled() else task.exception() for task in ended]

@@ -65,8 +65,7 @@ class Projector:
                         log.warning("leases cannot be renewed: %s", error)
                 await self._around.clock.sleep(_TEND_EVERY)
         finally:
-            await self._stop(list(self._lanes))
-            await end([reporter])
+            await end([reporter, *(task for _, task in self._lanes.values())])
             try:
                 async with asyncio.timeout(1):
                     await self._leases.leave(self._worker)
@@ -85,9 +84,10 @@ class Projector:
         listening = [
             asyncio.ensure_future(lane.subscribed.wait()) for lane, _ in self._lanes.values()
         ]
-        _, late = await asyncio.wait(listening, timeout=2.0)
-        for task in late:
-            task.cancel()
+        try:
+            await asyncio.wait(listening, timeout=2.0)
+        finally:
+            await end(listening)
 
     async def _assign(self, leases: list[Lease]) -> None:
         held = {lease.unit: lease for lease in leases}

@@ -190,10 +190,11 @@ class Relay:
         confirmed = shipping.settling.confirmed.lsn
         while True:
             survey = await self._ledger.survey()
-            if survey.rewinds:
-                self._rewinding = True
+            await self._hear(survey, shipping)
             bookmark = shipping.settling.settle(self._ripe(survey, shipping.epoch))
-            if bookmark is None:
+            if bookmark is not None:
+                self.state = "streaming"
+            else:
                 bookmark = self._bounded(shipping)
             if bookmark is not None:
                 await self._ledger.confirm(bookmark)
@@ -206,6 +207,18 @@ class Relay:
                 Shipped(shipping.settled, shipping.heads, shipping.sample(), self.state)
             )
             await self._clock.sleep(self._settings.survey_every)
+
+    async def _hear(self, survey: Survey, shipping: Shipping) -> None:
+        """Go back for wishes that can be granted; say no to the others at once."""
+        for wish in survey.rewinds:
+            if shipping.reachable(wish):
+                self._rewinding = True
+            else:
+                log.warning(
+                    "%s partition %s: what follows %s is gone from PostgreSQL",
+                    wish.unit.projection, wish.unit.partition, wish.after,
+                )  # fmt: skip
+                await self._ledger.answer(wish, reachable=False)
 
     def _ripe(self, survey: Survey, epoch: int) -> Position | None:
         """The lowest position that was applied at least `settle_delay` ago."""

@@ -5,11 +5,13 @@
     Readside-Event     <type> <version> <key, percent-encoded>
     Readside-Chain     <position> <predecessor> <nth> <recorded at, microseconds since 1970>
 
-Few and short, for every header costs both sides. Trace context travels in headers of its own.
+Few and short, for every header costs both sides. Trace context travels in headers of its own;
+one whose name NATS forbids or keeps for itself travels as Readside-X-<name, percent-encoded>.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -22,6 +24,11 @@ from readside.core.record import Record, Watermark
 ID = "Readside-Id"
 EVENT = "Readside-Event"
 CHAIN = "Readside-Chain"
+_OTHER = "Readside-X-"
+
+#: Names that mean something to the server, to its clients or to readside.
+_KEPT = re.compile(r"(readside|nats)-|(status|description)$", re.IGNORECASE)
+_TOKEN = re.compile(r"[!#$&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 def headers_of(record: Record) -> dict[str, str]:
@@ -33,12 +40,37 @@ def headers_of(record: Record) -> dict[str, str]:
         CHAIN: f"{record.position.encode()} {record.predecessor.encode()} {record.nth} {record.recorded_at}",
     }
     if record.headers:
-        further: dict[str, Any] = msgspec.json.decode(record.headers)
-        headers |= {name: quote(str(value), safe=_SAFE) for name, value in further.items()}
+        headers |= {
+            _name(name): quote(str(value), safe=_SAFE)
+            for name, value in _object(record.headers).items()
+        }
     return headers
 
 
-_SAFE = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~ "
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return {}  # written past readside; an event must not wait for ever behind its trace context
+
+
+# Without blanks: NATS takes them away from both ends.
+_SAFE = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+
+
+def _name(name: str) -> str:
+    if _TOKEN.fullmatch(name) and not _KEPT.match(name):
+        return name
+    return _OTHER + quote(name, safe="")
+
+
+def _further(headers: dict[str, str]) -> bytes:
+    kept = {
+        unquote(name.removeprefix(_OTHER)): unquote(value)
+        for name, value in headers.items()
+        if name not in (ID, EVENT, CHAIN)
+    }
+    return msgspec.json.encode(kept)
 
 
 def record_of(partition: int, payload: bytes, headers: dict[str, str], offset: str) -> Record:
@@ -52,8 +84,7 @@ def record_of(partition: int, payload: bytes, headers: dict[str, str], offset: s
         position, predecessor, nth, recorded_at = headers[CHAIN].split(" ")
         further = b""
         if len(headers) > 3:  # noqa: PLR2004 - our own three
-            kept = {n: unquote(v) for n, v in headers.items() if n not in (ID, EVENT, CHAIN)}
-            further = msgspec.json.encode(kept)
+            further = _further(headers)
         return Record(
             partition,
             Position.decode(position),

@@ -21,6 +21,8 @@ from readside.ports.ledger import Capture, Progress, Rewind, Shipped, Survey
 
 log = logging.getLogger("readside.relay")
 
+_EPOCH = "readside epoch "
+
 
 def heads_json(heads: Sequence[Head]) -> str:
     """Write heads for a jsonb column."""
@@ -46,11 +48,36 @@ class PostgresLedger:
         identity = await self._identify()
         async with self._session.connection() as connection:
             await _check_writable(connection)
-            known = await self._known(connection)
-            reason = restarted(known, newest, await self._seen(connection, identity))
-            if reason:
-                await self._begin_epoch(connection, identity, newest, reason)
+            if await self._restarted(connection, identity, newest):
+                # One at a time, and only if it still is so: another relay may have been faster.
+                await rows(connection, "SELECT pg_advisory_lock(hashtext(%s))", [_EPOCH + app])
+                try:
+                    reason = await self._restarted(connection, identity, newest)
+                    if reason:
+                        await self._begin_epoch(connection, identity, newest, reason)
+                finally:
+                    await rows(
+                        connection, "SELECT pg_advisory_unlock(hashtext(%s))", [_EPOCH + app]
+                    )
         return await self._capture()
+
+    async def _restarted(
+        self, connection: Connection, identity: tuple[str, int], newest: Position
+    ) -> str:
+        # In this order, for an active relay notes first and confirms then, and both only grow:
+        # the slot seen before the notes is not ahead of them, the log's end seen after them not behind.
+        slot = await self._slot(connection)
+        known = await self._known(connection)
+        ((flushed,),) = await rows(connection, "SELECT pg_current_wal_flush_lsn()::text")
+        confirmed, status = slot or (None, "")
+        seen = Seen(
+            identity[0],
+            parse_lsn(flushed),
+            slot is not None,
+            parse_lsn(confirmed) if confirmed else None,
+            status if status == "lost" else "",
+        )
+        return restarted(known, newest, seen)
 
     async def _identify(self) -> tuple[str, int]:
         connection = await connect(self._session.dsn, "relay", replication="database")
@@ -72,22 +99,14 @@ class PostgresLedger:
             )
         return Known(*found[0])
 
-    async def _seen(self, connection: Connection, identity: tuple[str, int]) -> Seen:
+    async def _slot(self, connection: Connection) -> tuple[str | None, str] | None:
         found = await rows(
             connection,
             "SELECT confirmed_flush_lsn::text, wal_status FROM pg_replication_slots"
             " WHERE slot_name = %s AND database = current_database()",
             [Names(self._app).slot],
         )
-        ((flushed,),) = await rows(connection, "SELECT pg_current_wal_flush_lsn()::text")
-        confirmed, status = found[0] if found else (None, "")
-        return Seen(
-            identity[0],
-            parse_lsn(flushed),
-            bool(found),
-            parse_lsn(confirmed) if confirmed else None,
-            status if status == "lost" else "",
-        )
+        return (found[0][0], found[0][1]) if found else None
 
     async def _begin_epoch(
         self, connection: Connection, identity: tuple[str, int], newest: Position, reason: str
@@ -131,8 +150,16 @@ class PostgresLedger:
     async def confirm(self, bookmark: Bookmark) -> None:
         """See ports.ledger."""
         await self._session.query(
-            "UPDATE readside.capture SET confirmed_lsn = %s, confirmed_heads = %s WHERE app = %s",
-            [bookmark.lsn, heads_json(bookmark.heads), self._app],
+            # Never back, and never into another history: a relay may wake up late.
+            "UPDATE readside.capture SET confirmed_lsn = %s, confirmed_heads = %s"
+            " WHERE app = %s AND epoch = %s AND confirmed_lsn <= %s",
+            [
+                bookmark.lsn,
+                heads_json(bookmark.heads),
+                self._app,
+                bookmark.heads[0].position.epoch,
+                bookmark.lsn,
+            ],
         )
 
     async def ship(self, shipped: Shipped) -> None:
@@ -142,7 +169,7 @@ class PostgresLedger:
         await self._session.query(
             "UPDATE readside.capture SET shipped_lsn = %s, shipped_heads = %s, samples = %s,"
             " shipped_at = greatest(shipped_at, %s), state = %s, updated_at = clock_timestamp()"
-            " WHERE app = %s",
+            " WHERE app = %s AND epoch = %s",
             [
                 shipped.lsn,
                 heads_json(shipped.heads),
@@ -150,6 +177,7 @@ class PostgresLedger:
                 shipped_at,
                 shipped.state,
                 self._app,
+                shipped.heads[0].position.epoch,
             ],
         )
 

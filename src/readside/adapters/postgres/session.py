@@ -46,7 +46,10 @@ class Session:
             try:
                 async with asyncio.timeout(_PATIENCE):
                     if self._connection is None:
-                        self._connection = await connect(self.dsn, self._purpose)
+                        # A note must be as durable as the slot, whatever the database is set to.
+                        self._connection = await connect(
+                            self.dsn, self._purpose, options="-c synchronous_commit=on"
+                        )
                     yield self._connection
                 whole = True
             except psycopg.Error as error:
@@ -68,8 +71,9 @@ class Session:
             yield connection
 
     async def close(self) -> None:
-        """Disconnect."""
-        await self._drop()
+        """Disconnect, after whoever uses the connection: libpq must not lose it in mid-flight."""
+        async with self._lock:
+            await self._drop()
 
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
