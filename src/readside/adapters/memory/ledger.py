@@ -50,13 +50,16 @@ class MemoryLedger:
         """See ports.ledger."""
         tables = await self._database.reach()
         notes = self._database.notes(self._database.app)
-        tables.notes = replace(notes, confirmed=bookmark.lsn, heads=bookmark.heads)
+        # Never back, and never into another history: a relay may wake up late.
+        if bookmark.heads[0].position.epoch == notes.epoch and notes.confirmed <= bookmark.lsn:
+            tables.notes = replace(notes, confirmed=bookmark.lsn, heads=bookmark.heads)
 
     async def ship(self, shipped: Shipped) -> None:
         """See ports.ledger."""
         tables = await self._database.reach()
         notes = self._database.notes(self._database.app)
-        tables.notes = replace(notes, shipped=shipped)
+        if shipped.heads[0].position.epoch == notes.epoch:
+            tables.notes = replace(notes, shipped=shipped)
 
     async def survey(self) -> Survey:
         """See ports.ledger."""

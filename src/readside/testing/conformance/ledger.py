@@ -105,6 +105,26 @@ class LedgerContract(ABC):
         await ledger.ship(shipped._replace(samples={}))
         assert await ledger.capture(self.app) == capture
 
+    async def test_a_late_relay_takes_nothing_back(self, ledger: Ledger) -> None:
+        capture = await ledger.capture(self.app)
+        await self.pass_time()
+        lsn = await ledger.flushed()
+        heads = (Head(Position(capture.epoch, lsn - 1, 1), 5),) * capture.partitions
+        await ledger.confirm(Bookmark(lsn, heads))
+        await ledger.confirm(capture.bookmark)
+        assert (await ledger.capture(self.app)).bookmark == Bookmark(lsn, heads)
+
+    async def test_a_relay_of_an_older_history_changes_nothing(self, ledger: Ledger) -> None:
+        before = await ledger.capture(self.app)
+        await self.pass_time()
+        await self.lose_slot()
+        after = await ledger.capture(self.app)
+        await self.pass_time()
+        lsn = await ledger.flushed()
+        await ledger.confirm(Bookmark(lsn, before.bookmark.heads))
+        await ledger.ship(Shipped(2**62, before.bookmark.heads, {}, "streaming"))
+        assert await ledger.capture(self.app) == after
+
     async def test_flushed_grows_with_the_log(self, ledger: Ledger) -> None:
         before = await ledger.flushed()
         await self.pass_time()
