@@ -142,7 +142,11 @@ class Service:
             for task in done:
                 task.result()
         finally:
-            await end(tasks)
+            try:
+                await end(tasks)
+            finally:
+                if self.projector is not None:
+                    await self.projector.close()
 
     def _make_projector(
         self, addresses: Addresses, capture: Capture, broker: Broker, store: Store

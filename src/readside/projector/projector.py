@@ -72,6 +72,10 @@ class Projector:
             except (ReadsideError, TimeoutError) as error:
                 log.info("leases run out by themselves: %s", error)
 
+    async def close(self) -> None:
+        """End the lanes of a projector that was seized for, and never ran."""
+        await end(task for _, task in self._lanes.values())
+
     async def _tend(self) -> None:
         await self._assign(await self._leases.tend(self._worker, self._units))
 
