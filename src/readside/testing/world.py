@@ -220,7 +220,11 @@ class Process:
             for task in done:
                 task.result()
         finally:
-            await end(tasks)
+            try:
+                await end(tasks)
+            finally:
+                if self.projector is not None:
+                    await self.projector.close()
 
     async def _prepare(self, broker: Broker, store: Store) -> Capture:
         world = self._world
