@@ -255,7 +255,8 @@ def _overtaking(
     return [
         f"{projection}:{step.value['id']} contains {step.value['n']}, which has to wait"
         for step in free
-        if step.position > first.get(step.value["id"], step.position)
+        if step.type != "thing.removed"
+        and step.position > first.get(step.value["id"], step.position)
     ]
 
 
