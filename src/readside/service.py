@@ -186,8 +186,10 @@ class Service:
     async def _run_elected(self) -> None:
         if self.relay is None or self.projector is None:
             return
-        await self.relay.active.wait()
-        await self.projector.run()
+        relay = self.relay
+        await relay.active.wait()
+        # Who is standby hears nothing: its lanes would hold units and stand still.
+        await self.projector.run(lambda: relay.state != "standby")
 
     async def _tend_partitions(self, addresses: Addresses) -> None:
         retention = dt.timedelta(days=self._runtime.settings.retention_days)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from readside.core.complaints import Complaints
@@ -53,13 +53,17 @@ class Projector:
         """Events applied by the lanes that run now."""
         return sum(lane.applied for lane, _ in self._lanes.values())
 
-    async def run(self) -> None:
-        """Work until cancelled; then give the units back."""
+    async def run(self, elected: Callable[[], bool] = lambda: True) -> None:
+        """Work until cancelled; then give the units back.
+
+        Args:
+            elected: whether this process may have units at all.
+        """
         reporter = asyncio.ensure_future(self._report())
         try:
             while True:
                 try:
-                    await self._tend()
+                    await (self._tend() if elected() else self._retire())
                 except ReadsideError as error:
                     if self._complaints.worth_saying(str(error), self._around.clock.now()):
                         log.warning("leases cannot be renewed: %s", error)
@@ -78,6 +82,12 @@ class Projector:
 
     async def _tend(self) -> None:
         await self._assign(await self._leases.tend(self._worker, self._units))
+
+    async def _retire(self) -> None:
+        """Give everything back at once: something else has elected another process."""
+        if self._lanes:
+            await self._assign([])
+            await self._leases.leave(self._worker)
 
     async def seize(self) -> None:
         """Take all units at once, because something else has elected this process.
