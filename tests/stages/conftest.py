@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,12 +34,25 @@ class Story:
             check(self.world)
             await self.world.revive()
 
+    async def in_step(self, patience: float = 120.0) -> None:
+        """Wait for everything that was committed so far."""
+        await self.world.caught_up(patience)
+        check(self.world)
+
+    async def settled(self) -> None:
+        """Wait until PostgreSQL has been allowed to forget all of it."""
+        await self.in_step()
+        async with asyncio.timeout(120):
+            while self.world.database.retained:
+                await self.world.clock.sleep(0.5)
+                self.world.database.checkpoint()
+
     async def end(self, patience: float = 120.0) -> None:
         """Wait for everything, then a while longer: it has to be there, and to stay."""
         await self.world.caught_up(patience)
         check(self.world)
-        for _ in range(4):
-            await self.world.clock.sleep(3)
+        for _ in range(3):
+            await self.world.clock.sleep(2.5)
             check(self.world)
             await self.world.revive()
         await self.world.caught_up(patience)

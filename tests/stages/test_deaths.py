@@ -15,8 +15,8 @@ from readside.testing.world import Shape, World
 
 KINDS = {"log": Shape(), "direct": Shape(direct=True), "chunks": Shape(chunk=2)}
 #: How often a moment is passed before the death, at most.
-MOST = 4
-PAIRS = 120
+MOST = 3
+PAIRS = 90
 
 
 class TwoDeaths:

@@ -281,6 +281,7 @@ class Process:
             await self.projector.seize()
 
     async def _run_elected(self) -> None:
-        if self.relay is not None and self.projector is not None:
-            await self.relay.active.wait()
-            await self.projector.run()
+        relay = self.relay
+        if relay is not None and self.projector is not None:
+            await relay.active.wait()
+            await self.projector.run(lambda: relay.state != "standby")
