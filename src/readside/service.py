@@ -148,7 +148,11 @@ class Service:
             for task in done:
                 task.result()
         finally:
-            await end(tasks)
+            try:
+                await end(tasks)
+            finally:
+                if self.projector is not None:
+                    await self.projector.close()
 
     def _make_projector(
         self,
@@ -194,16 +198,10 @@ class Service:
         """Project while this process has the slot; when another has it, give everything back."""
         if self.relay is None or self.projector is None:
             return
-        while True:
-            await self.relay.active.wait()
-            work = asyncio.create_task(self.projector.run(), name="elected projector")
-            outdone = asyncio.create_task(self.relay.standing_by.wait(), name="standing by")
-            try:
-                await asyncio.wait({work, outdone}, return_when=asyncio.FIRST_COMPLETED)
-                if work.done():
-                    work.result()
-            finally:
-                await end((work, outdone))
+        relay = self.relay
+        await relay.active.wait()
+        # Who is standby hears nothing: its lanes would hold units and stand still.
+        await self.projector.run(lambda: relay.state != "standby")
 
     async def _tend_partitions(self, addresses: Addresses) -> None:
         retention = dt.timedelta(days=self._runtime.settings.retention_days)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from readside.core.chain import Chain, Head, Verdict, judge
 from readside.core.partition import partition_of
 from readside.core.position import Position
-from readside.core.record import Captured
+from readside.core.record import Captured, Record
 
 ORIGIN = Position(1, 100, 0)
 KEYS = st.sampled_from([str(number) for number in range(12)])
@@ -73,10 +73,20 @@ def test_a_watermark_names_the_last_record_and_never_less_than_it(history, lsn):
     ],
 )
 def test_verdicts(applied, predecessor, position, verdict):
-    def at(lsn):
-        return Position(1, lsn, 0)
+    record = stamped(predecessor, position, 8)
+    assert judge(Head(Position(1, applied, 0), 7), record) is verdict
 
-    assert judge(at(applied), at(predecessor), at(position)) is verdict
+
+@pytest.mark.parametrize("nth", [1, 6, 7, 9, 1000])
+def test_a_record_that_follows_by_its_position_only_is_of_another_history(nth):
+    assert judge(Head(Position(1, 5, 0), 7), stamped(5, 9, nth)) is Verdict.FORK
+    assert judge(Head(Position(1, 5, 0), 7), stamped(3, 5, nth)) is Verdict.DUPLICATE
+    assert judge(Head(Position(1, 5, 0), 7), stamped(6, 9, nth)) is Verdict.HOLE
+
+
+def stamped(predecessor, position, nth):
+    at = [Position(1, lsn, 0) for lsn in (position, predecessor)]
+    return Record(0, *at, nth, "", "some.thing", "key", 1, b"", 0)
 
 
 @given(histories(longest=10), st.data())
@@ -85,30 +95,33 @@ def test_whoever_follows_the_verdicts_never_skips_a_record(history, data):
     chain = Chain(1, ORIGIN, {})
     records = chain.stamp(history)
     numbers = st.integers(0, max(0, len(records) - 1))
-    applied, taken = ORIGIN, []
+    applied, taken = Head(ORIGIN, 0), []
     for number in data.draw(st.lists(numbers, max_size=40)) if records else []:
         record = records[number]
-        verdict = judge(applied, record.predecessor, record.position)
+        verdict = judge(applied, record)
+        assert verdict is not Verdict.FORK
         if verdict is Verdict.NEXT:
             taken.append(record)
-            applied = record.position
+            applied = Head(record.position, record.nth)
         elif verdict is Verdict.HOLE:
             assert record.position > records[len(taken)].position
         if data.draw(st.booleans()):  # a watermark as of some record, followed as the lane does
             last = records[data.draw(numbers)].position
-            if last <= applied:
+            if last <= applied.position:
                 following = next((r.position.lsn for r in records if r.position > last), 10_000)
-                applied = max(applied, Position(1, following, 0))
+                applied = applied._replace(
+                    position=max(applied.position, Position(1, following, 0))
+                )
         assert taken == records[: len(taken)]
 
 
 @given(histories(longest=4), st.randoms(use_true_random=False))
 def test_whatever_the_order_enough_repeats_bring_everything(history, random):
     records = Chain(1, ORIGIN, {}).stamp(history)
-    applied, taken = ORIGIN, []
+    applied, taken = Head(ORIGIN, 0), []
     for _ in records:  # each round brings every record, and so at least the next one
         for record in random.sample(records, len(records)):
-            if judge(applied, record.predecessor, record.position) is Verdict.NEXT:
+            if judge(applied, record) is Verdict.NEXT:
                 taken.append(record)
-                applied = record.position
+                applied = Head(record.position, record.nth)
     assert taken == records

@@ -122,7 +122,7 @@ def test_no_server_outlives_a_killed_command(desk, place):
 @pytest.mark.parametrize("seed", range(6))
 def test_ctrl_c_at_any_moment(desk, place, seed):
     """Also before the first line, where it may be Python's own start that is interrupted."""
-    chance = random.Random(seed)  # noqa: S311 - a die, not a secret
+    chance = random.Random(seed)
     running = desk.start(*chance.choice([["demo"], ["servers"], ["run", "shop:app"]]))
     time.sleep(chance.uniform(0.1, 3.0))  # the moment is the subject of this test
     code, took = running.stop()

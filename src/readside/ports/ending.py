@@ -29,6 +29,7 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> list[BaseException | None]:
             await asyncio.wait(waiting, timeout=_AGAIN)
         except asyncio.CancelledError:
             interrupted = True
+    outcomes = [None if task.cancelled() else task.exception() for task in ended]
     if interrupted:
         raise asyncio.CancelledError
-    return [None if task.cancelled() else task.exception() for task in ended]
+    return outcomes

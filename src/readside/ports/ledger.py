@@ -169,20 +169,29 @@ class Parked(NamedTuple):
     error: BaseException | None
 
 
+class Hold(NamedTuple):
+    """One parking of a document."""
+
+    #: No other parking has it.
+    name: str
+    #: The event that failed: it waits, and so does everything after it.
+    since: Position
+
+
 class Parking(Protocol):
     """Documents which cannot move on, with their events in order."""
 
-    async def parked(self, unit: Unit) -> Mapping[str, str]:
-        """The unit's parked documents: key -> name of this parking, which no other one has."""
+    async def parked(self, unit: Unit) -> Mapping[str, Hold]:
+        """The unit's parked documents, by key."""
 
-    async def park(self, unit: Unit, steps: Sequence[Parked]) -> Mapping[str, str]:
+    async def park(self, unit: Unit, steps: Sequence[Parked]) -> Mapping[str, Hold]:
         """Put steps away durably; putting one away twice is putting it away once.
 
         A step without an error is refused when its document is not parked any more.
 
         Returns:
-            the parkings of these steps' documents; the keys which lack were free again: fold
-            their steps after all.
+            the holds of these steps' documents, by key; the keys which lack were free again:
+            fold their steps after all.
         """
 
     async def retried(self, unit: Unit, until: Position) -> Sequence[tuple[str, Record]]:

@@ -14,7 +14,7 @@ from readside.core.folding import Step as FoldStep
 from readside.core.leases import Unit
 from readside.core.position import Position
 from readside.core.record import Checkpoint, Record
-from readside.ports.ledger import Parked, Parking
+from readside.ports.ledger import Hold, Parked, Parking
 from readside.ports.probe import probe
 from readside.ports.store import Outcome, Store
 from readside.projector.release import release
@@ -30,7 +30,7 @@ class Folds:
         self._folder = folder
         self._store = store
         self._parking = parking
-        self._parked: dict[str, str] = {}
+        self._parked: dict[str, Hold] = {}
 
     async def open(self, until: Position) -> None:
         """Learn which documents are parked, and see that the store has what was retried.
@@ -90,34 +90,42 @@ class Folds:
             probe("projector.conflict")
 
     def _route(self, records: list[Record], untried: Exception | None) -> list[FoldStep]:
-        folder, parked = self._folder, self._parked
+        folder = self._folder
         if untried is not None:
             found = [folder.untried(record, untried) for record in records]
             return [step for step in found if step is not None]
-        if not any(key.startswith(UNROUTED) for key in parked):
+        if not any(key.startswith(UNROUTED) for key in self._parked):
             return folder.route(records)
-        waiting = {record.position: folder.waits(record, parked) for record in records}
+        waiting = {record.position: self._waits(record) for record in records}
         steps = folder.route(record for record in records if waiting[record.position] is None)
         return [*steps, *(step for step in waiting.values() if step is not None)]
+
+    def _waits(self, record: Record) -> FoldStep | None:
+        step = self._folder.waits(record, self._parked)
+        return step if step is not None and self._held(step) else None
+
+    def _held(self, step: FoldStep) -> bool:
+        hold = self._parked.get(step.key)
+        return hold is not None and step.record.position >= hold.since
 
     async def _fold(
         self, steps: list[FoldStep]
     ) -> tuple[Folded | None, tuple[tuple[str, str], ...]]:
         parked = self._parked
-        free = [step for step in steps if step.key not in parked] if parked else steps
+        free = [step for step in steps if not self._held(step)] if parked else steps
         keys = list(dict.fromkeys(step.key for step in free))
         loaded = await self._store.load(self._unit.projection, keys)
         probe("projector.loaded")
         folded = self._folder.fold(free, dict(zip(keys, loaded, strict=True)))
         if not folded.poisons and len(free) == len(steps):
             return folded, ()
-        waiting = [step for step in steps if step.key in parked] if parked else []
+        waiting = [step for step in steps if self._held(step)] if parked else []
         away = await self._park(folded, waiting)
         if away is None:
             return None, ()
-        return folded, tuple(sorted(away.items()))
+        return folded, tuple(sorted((key, hold.name) for key, hold in away.items()))
 
-    async def _park(self, folded: Folded, waiting: list[FoldStep]) -> Mapping[str, str] | None:
+    async def _park(self, folded: Folded, waiting: list[FoldStep]) -> Mapping[str, Hold] | None:
         """Put away what cannot go on, before the checkpoint moves past it; None if some is free."""
         for poison in folded.poisons:
             log.error(
@@ -128,13 +136,13 @@ class Folds:
         away = [Parked(poison.step, poison.error) for poison in folded.poisons]
         away += [Parked(step, None) for step in (*folded.held, *waiting)]
         away.sort(key=lambda parked: parked.step.record.position)
-        parkings = await self._parking.park(self._unit, away)
+        holds = await self._parking.park(self._unit, away)
         probe("projector.parked")
-        self._parked |= parkings
-        freed = {parked.step.key for parked in away} - parkings.keys()
+        self._parked |= holds
+        freed = {parked.step.key for parked in away} - holds.keys()
         for key in freed:
             self._parked.pop(key, None)
-        return None if freed else parkings
+        return None if freed else holds
 
 
 def name_of(projection: str, key: str) -> str:

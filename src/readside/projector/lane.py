@@ -10,7 +10,7 @@ from typing import Any
 
 from readside.core.backoff import Backoff
 from readside.core.batching import Limits
-from readside.core.chain import Verdict, judge
+from readside.core.chain import Head, Verdict, judge
 from readside.core.complaints import Complaints
 from readside.core.errors import (
     FencedError,
@@ -237,19 +237,25 @@ class Lane:
 
     def _sift(self, records: list[Record]) -> tuple[list[Record], Record | None]:
         """Take what is next, drop duplicates, stop at a hole."""
-        applied = self._checkpoint.position
-        if records[0].predecessor <= applied < records[0].position and all(
+        applied = Head(self._checkpoint.position, self._checkpoint.nth)
+        if judge(applied, records[0]) is Verdict.NEXT and all(
             left.position == right.predecessor for left, right in itertools.pairwise(records)
         ):
             return records, None  # by far the most frequent: a whole batch in its order
         fresh: list[Record] = []
         for record in records:
-            verdict = judge(applied, record.predecessor, record.position)
+            verdict = judge(applied, record)
             if verdict is Verdict.NEXT:
                 fresh.append(record)
-                applied = record.position
+                applied = Head(record.position, record.nth)
             elif verdict is Verdict.HOLE:
                 return fresh, record
+            elif verdict is Verdict.FORK:
+                raise HistoryLostError(
+                    f"record {record.nth} at {record.position} follows record {applied.nth} at"
+                    f" {applied.position}: the database went back in time and took another way",
+                    mend=_MEND,
+                )
         return fresh, None
 
     async def _apply(self, records: list[Record]) -> None:

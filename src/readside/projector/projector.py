@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from readside.core.errors import ReadsideError
@@ -57,13 +57,17 @@ class Projector:
         """Events applied by the lanes that run now."""
         return sum(lane.applied for lane, _ in self._lanes.values())
 
-    async def run(self) -> None:
-        """Work until cancelled; then give the units back."""
+    async def run(self, elected: Callable[[], bool] = lambda: True) -> None:
+        """Work until cancelled; then give the units back.
+
+        Args:
+            elected: whether this process may have units at all.
+        """
         reporter = asyncio.ensure_future(self._report())
         try:
             while True:
                 try:
-                    await self._tend()
+                    await (self._tend() if elected() else self._retire())
                 except ReadsideError as error:
                     if self._around.complaints.worth_saying(str(error), self._around.clock.now()):
                         log.warning("leases cannot be renewed: %s", error)
@@ -76,6 +80,10 @@ class Projector:
             except (ReadsideError, TimeoutError) as error:
                 log.info("leases run out by themselves: %s", error)
 
+    async def close(self) -> None:
+        """End the lanes of a projector that was seized for, and never ran."""
+        await end(task for _, task in self._lanes.values())
+
     async def _tend(self) -> None:
         lanes = {unit: (lane, lane.applied) for unit, (lane, _) in self._lanes.items()}
         thriving = [unit for unit, now in lanes.items() if now[1] and now != self._tended.get(unit)]
@@ -84,6 +92,12 @@ class Projector:
         )
         self._tended = lanes
         await self._assign(leases)
+
+    async def _retire(self) -> None:
+        """Give everything back at once: something else has elected another process."""
+        if self._lanes:
+            await self._assign([])
+            await self._leases.leave(self._worker)
 
     async def seize(self) -> None:
         """Take all units at once, because something else has elected this process.

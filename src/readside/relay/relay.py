@@ -76,8 +76,6 @@ class Relay:
         self._applied: deque[tuple[float, Position]] = deque()
         #: Set while this relay has the source.
         self.active = asyncio.Event()
-        #: Set while another relay has it.
-        self.standing_by = asyncio.Event()
         self.state = "starting"
         #: Events shipped by this relay, for those who watch.
         self.shipped = 0
@@ -96,7 +94,6 @@ class Relay:
                 if self.state != "standby":
                     log.info("standby: %s", busy.detail)
                 self.state = "standby"
-                self.standing_by.set()
                 await self._clock.sleep(_STANDBY_PATIENCE)
             except ReadsideError as error:
                 if self.shipped > shipped:
@@ -134,7 +131,6 @@ class Relay:
             )  # fmt: skip
             self.state = "streaming"
             self._complaints.clear()
-            self.standing_by.clear()
             self.active.set()
             await self._both(source, shipping)
         finally:

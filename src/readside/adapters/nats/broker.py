@@ -142,6 +142,8 @@ class NatsBroker:
         Only the last message of a batch is acknowledged; its sequence proves the others,
         for one relay publishes at a time. Where it does not, all are published again.
         """
+        if not records:
+            return
         client = await self._link.client()
         publish, app = client.publish, self._app
         batch = list(records)

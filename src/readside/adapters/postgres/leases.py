@@ -175,7 +175,7 @@ class PostgresLeases:
         found = await rows(
             connection,
             "SELECT projection, partition, token, starts FROM readside.leases"
-            " WHERE app = %s AND owner = %s",
+            " WHERE app = %s AND owner = %s AND expires_at > clock_timestamp()",
             [self._app, worker],
         )
         leases = [Lease(Unit(name, number), token, starts) for name, number, token, starts in found]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -36,6 +36,26 @@ def heads_of(value: Any, partitions: int, origin: Position) -> tuple[Head, ...]:
     return tuple(found) if found else tuple(Head(origin, 0) for _ in range(partitions))
 
 
+class Identity(NamedTuple):
+    """Which database answers, and on which timeline."""
+
+    system: str
+    timeline: int
+    #: Where the log left each earlier timeline.
+    switches: Mapping[int, int]
+
+
+def _switches(history: bytes | str) -> dict[int, int]:
+    """Read a timeline history file: parent timeline, switch point and reason in each line."""
+    found = {}
+    text = history if isinstance(history, str) else bytes(history).decode(errors="replace")
+    for line in text.splitlines():
+        words = line.split("#")[0].split(None, 2)
+        if len(words) >= 2:  # noqa: PLR2004 - the reason may be empty
+            found[int(words[0])] = parse_lsn(words[1])
+    return found
+
+
 class PostgresLedger:
     """The relay's and the projectors' notes of one app."""
 
@@ -60,11 +80,14 @@ class PostgresLedger:
                     await rows(
                         connection, "SELECT pg_advisory_unlock(hashtext(%s))", [_EPOCH + app]
                     )
+            await rows(
+                connection,
+                "UPDATE readside.capture SET timeline = %s WHERE app = %s AND timeline < %s",
+                [identity.timeline, app, identity.timeline],
+            )
         return await self._capture()
 
-    async def _restarted(
-        self, connection: Connection, identity: tuple[str, int], newest: Position
-    ) -> str:
+    async def _restarted(self, connection: Connection, identity: Identity, newest: Position) -> str:
         # In this order, for an active relay notes first and confirms then, and both only grow:
         # the slot seen before the notes is not ahead of them, the log's end seen after them not behind.
         slot = await self._slot(connection)
@@ -72,7 +95,9 @@ class PostgresLedger:
         ((flushed,),) = await rows(connection, "SELECT pg_current_wal_flush_lsn()::text")
         confirmed, status = slot or (None, "")
         seen = Seen(
-            identity[0],
+            identity.system,
+            identity.timeline,
+            identity.switches.get(known.timeline),
             parse_lsn(flushed),
             slot is not None,
             parse_lsn(confirmed) if confirmed else None,
@@ -80,18 +105,21 @@ class PostgresLedger:
         )
         return restarted(known, newest, seen)
 
-    async def _identify(self) -> tuple[str, int]:
+    async def _identify(self) -> Identity:
         connection = await connect(self._session.dsn, "relay", replication="database")
         async with connection:
             with translated(self._session.dsn):
                 ((system, timeline, *_),) = await rows(connection, "IDENTIFY_SYSTEM")
-        return str(system), int(timeline)
+                history = b""
+                if int(timeline) > 1:  # the first has no file
+                    ((_, history),) = await rows(connection, f"TIMELINE_HISTORY {int(timeline)}")
+        return Identity(str(system), int(timeline), _switches(history))
 
     async def _known(self, connection: Connection) -> Known:
         found = await rows(
             connection,
-            "SELECT epoch, system_identifier, confirmed_lsn, shipped_lsn FROM readside.capture"
-            " WHERE app = %s",
+            "SELECT epoch, system_identifier, timeline, confirmed_lsn, shipped_lsn"
+            " FROM readside.capture WHERE app = %s",
             [self._app],
         )
         if not found:
@@ -110,7 +138,7 @@ class PostgresLedger:
         return (found[0][0], found[0][1]) if found else None
 
     async def _begin_epoch(
-        self, connection: Connection, identity: tuple[str, int], newest: Position, reason: str
+        self, connection: Connection, identity: Identity, newest: Position, reason: str
     ) -> None:
         # A crash after the slot and before the row is found at the next start: the slot is then
         # ahead of the row, which is a restarted history as well.
@@ -124,7 +152,7 @@ class PostgresLedger:
             " system_identifier = %s, timeline = %s,"
             " origin_lsn = %s, confirmed_lsn = %s, confirmed_heads = '[]', shipped_lsn = 0,"
             " shipped_heads = '[]' WHERE app = %s RETURNING epoch",
-            [newest.epoch + 1, *identity, lsn, lsn, self._app],
+            [newest.epoch + 1, identity.system, identity.timeline, lsn, lsn, self._app],
         )
         log.error(
             "history of app %s restarted: %s. Epoch %s begins at %s; projections which had not"

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 
 from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres.session import Session, rows
+from readside.core.folding import Step
 from readside.core.leases import Unit
 from readside.core.position import Position
 from readside.core.record import Record
-from readside.ports.ledger import Parked
+from readside.ports.ledger import Hold, Parked
 
 _LONGEST = 16_000
 
@@ -23,27 +24,27 @@ class PostgresParking:
         self._session = session
         self._app = app
 
-    async def parked(self, unit: Unit) -> Mapping[str, str]:
+    async def parked(self, unit: Unit) -> Mapping[str, Hold]:
         """See ports.ledger."""
         found = await self._session.query(
-            "SELECT key, parking FROM readside.parked_documents"
+            "SELECT key, parking, since FROM readside.parked_documents"
             " WHERE app = %s AND projection = %s AND partition = %s",
             [self._app, *unit],
         )
-        return dict(found)
+        return _holds(found)
 
-    async def park(self, unit: Unit, steps: Sequence[Parked]) -> Mapping[str, str]:
+    async def park(self, unit: Unit, steps: Sequence[Parked]) -> Mapping[str, Hold]:
         """See ports.ledger."""
         async with self._session.transaction() as connection:
             for parked in steps:
                 if parked.error is not None:
-                    await self._document(connection, unit, parked.step.key, parked.error)
+                    await self._document(connection, unit, parked.step, parked.error)
             keys = sorted({parked.step.key for parked in steps})
             # The row lock holds back an operator who is just freeing the document.
-            found = dict(
+            found = _holds(
                 await rows(
                     connection,
-                    "SELECT key, parking FROM readside.parked_documents WHERE app = %s"
+                    "SELECT key, parking, since FROM readside.parked_documents WHERE app = %s"
                     " AND projection = %s AND partition = %s AND key = ANY(%s) FOR UPDATE",
                     [self._app, *unit, keys],
                 )
@@ -62,17 +63,20 @@ class PostgresParking:
         return [(key, event_of(*row)) for key, *row in found]
 
     async def _document(
-        self, connection: Connection, unit: Unit, key: str, error: BaseException
+        self, connection: Connection, unit: Unit, step: Step, error: BaseException
     ) -> None:
         cause = error.__cause__ or error
         trace = "".join(traceback.format_exception(error))[-_LONGEST:]
         await rows(
             connection,
             "INSERT INTO readside.parked_documents"
-            " (app, projection, partition, key, error_type, error, traceback)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            [self._app, *unit, key, type(cause).__name__, _clean(str(error)), _clean(trace)],
-        )
+            " (app, projection, partition, key, since, error_type, error, traceback)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [
+                self._app, *unit, step.key, step.record.position.encode(),
+                type(cause).__name__, _clean(str(error)), _clean(trace),
+            ],
+        )  # fmt: skip
 
     async def _events(self, connection: Connection, unit: Unit, steps: Sequence[Parked]) -> None:
         if not steps:
@@ -104,6 +108,10 @@ async def forget_retried(connection: Connection, app: str, after: dt.timedelta) 
         " AND applied_at < clock_timestamp() - %s::interval",
         [app, after],
     )
+
+
+def _holds(found: Sequence[tuple[str, str, str]]) -> dict[str, Hold]:
+    return {key: Hold(parking, Position.decode(since)) for key, parking, since in found}
 
 
 #: In the order of `event_of`'s arguments.

@@ -103,6 +103,8 @@ class RedisStore:
         self, projection: str, partitions: Sequence[int]
     ) -> Mapping[int, Checkpoint]:
         """See ports.store."""
+        if not partitions:
+            return {}
         async with self._translated():
             found: list[bytes | None] = await self._client.hmget(
                 self._name(projection, "checkpoints"), [str(number) for number in partitions]

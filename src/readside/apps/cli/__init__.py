@@ -188,7 +188,7 @@ def list_(
     from readside.apps.cli import dead_letters as work  # noqa: PLC0415
     from readside.apps.process import run as run_process  # noqa: PLC0415
 
-    return run_process(work.find(target, work.Choice(projection, key, error), json=json))
+    return run_process(lambda: work.find(target, work.Choice(projection, key, error), json=json))
 
 
 @dead_letters.command
@@ -208,7 +208,7 @@ def show(
     from readside.apps.cli import dead_letters as work  # noqa: PLC0415
     from readside.apps.process import run as run_process  # noqa: PLC0415
 
-    return run_process(work.show(target, work.Choice(projection, key, error), json=json))
+    return run_process(lambda: work.show(target, work.Choice(projection, key, error), json=json))
 
 
 @dead_letters.command
@@ -234,7 +234,7 @@ def retry(
     from readside.apps.process import run as run_process  # noqa: PLC0415
 
     choice = work.Choice(projection, key, error)
-    return run_process(work.retry(target, choice, everything=everything, json=json))
+    return run_process(lambda: work.retry(target, choice, everything=everything, json=json))
 
 
 @dead_letters.command
@@ -261,7 +261,9 @@ def discard(
     from readside.apps.process import run as run_process  # noqa: PLC0415
 
     choice = work.Choice(projection, key, error)
-    return run_process(work.discard(target, choice, everything=everything, whole=whole, json=json))
+    return run_process(
+        lambda: work.discard(target, choice, everything=everything, whole=whole, json=json)
+    )
 
 
 @cli.command
@@ -290,7 +292,7 @@ def reset(
     from readside.apps.cli import operate as work  # noqa: PLC0415
     from readside.apps.process import run as run_process  # noqa: PLC0415
 
-    return run_process(work.reset(target, projection, give_up=give_up, yes=yes, json=json))
+    return run_process(lambda: work.reset(target, projection, give_up=give_up, yes=yes, json=json))
 
 
 @cli.command
@@ -311,4 +313,4 @@ def forget(
     from readside.apps.cli import operate as work  # noqa: PLC0415
     from readside.apps.process import run as run_process  # noqa: PLC0415
 
-    return run_process(work.forget(target, projection, documents=documents, yes=yes))
+    return run_process(lambda: work.forget(target, projection, documents=documents, yes=yes))

@@ -19,6 +19,7 @@ async def serve(directory: Path, *, json: bool) -> int:
     """Run the embedded servers until cancelled; one that dies is started again."""
     journal(logging.INFO, "%(message)s")
     group = EmbeddedServers(directory)
+    place = directory.absolute()
     async with group as addresses:
         if json:
             print(msgspec.json.encode(addresses).decode(), flush=True)
@@ -26,7 +27,7 @@ async def serve(directory: Path, *, json: bool) -> int:
             _tell(addresses)
         if group.attached:
             return 0
-        logging.getLogger("readside").info("data in %s; Ctrl-C ends them", directory.absolute())
+        logging.getLogger("readside").info("data in %s; Ctrl-C ends them", place)
         while True:
             await group.revive()
             await asyncio.sleep(_LOOK_EVERY)

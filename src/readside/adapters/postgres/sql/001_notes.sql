@@ -76,6 +76,7 @@ CREATE TABLE readside.parked_documents (
     partition  integer NOT NULL,
     key        text NOT NULL,
     parking    text NOT NULL DEFAULT gen_random_uuid()::text,
+    since      text COLLATE "C" NOT NULL,
     error_type text NOT NULL,
     error      text NOT NULL,
     traceback  text NOT NULL,

@@ -1,0 +1,133 @@
+"""readside's notes in the model of the write store: the same rules, without SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from readside.adapters.memory.database import Asked, Database, Notes, Slot
+from readside.core.chain import Head
+from readside.core.history import Known, Seen, restarted
+from readside.core.leases import Unit
+from readside.core.position import BEGINNING, Position, settled
+from readside.core.settling import Bookmark
+from readside.ports.ledger import Capture, Progress, Rewind, Shipped, Survey
+
+
+class MemoryLedger:
+    """The relay's and the projectors' notes of the app that a database in memory has."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def capture(self, app: str, newest: Position = BEGINNING) -> Capture:
+        """See ports.ledger; begins a new epoch where the history has restarted."""
+        tables = await self._database.reach()
+        notes = self._database.notes(app)
+        slot = tables.slot
+        seen = Seen(
+            tables.system,
+            1,
+            None,
+            tables.flushed,
+            slot is not None,
+            slot.confirmed if slot else None,
+            slot.lost if slot else "",
+        )
+        shipped = notes.shipped.lsn if notes.shipped else 0
+        known = Known(notes.epoch, notes.system, 1, notes.confirmed, shipped)
+        if restarted(known, newest, seen):
+            self._begin_epoch(notes, newest)
+        return _capture(self._database.notes(app))
+
+    def _begin_epoch(self, notes: Notes, newest: Position) -> None:
+        database, tables = self._database, self._database.tables
+        lsn = tables.flushed
+        database.drop_slot()
+        tables.slot = Slot(lsn, lsn)
+        epoch = max(notes.epoch + 1, newest.epoch + 1, int(database.now()))
+        tables.notes = Notes(epoch, False, tables.system, notes.partitions, lsn, lsn)
+
+    async def confirm(self, bookmark: Bookmark) -> None:
+        """See ports.ledger."""
+        tables = await self._database.reach()
+        notes = self._database.notes(self._database.app)
+        # Never back, and never into another history: a relay may wake up late.
+        if bookmark.heads[0].position.epoch == notes.epoch and notes.confirmed <= bookmark.lsn:
+            tables.notes = replace(notes, confirmed=bookmark.lsn, heads=bookmark.heads)
+
+    async def ship(self, shipped: Shipped) -> None:
+        """See ports.ledger."""
+        tables = await self._database.reach()
+        notes = self._database.notes(self._database.app)
+        if shipped.heads[0].position.epoch == notes.epoch:
+            tables.notes = replace(notes, shipped=shipped)
+
+    async def survey(self) -> Survey:
+        """See ports.ledger."""
+        tables = await self._database.reach()
+        notes = self._database.notes(self._database.app)
+        needed = [Unit(name, n) for name in tables.projections for n in range(notes.partitions)]
+        # Nothing is kept back for what is lost: it cannot be healed from here any more.
+        found = [tables.progress.get(unit) for unit in needed]
+        reached = [
+            progress.position if progress is not None else BEGINNING
+            for progress in found
+            if progress is None or progress.state != "lost"
+        ]
+        lowest = min(reached, default=BEGINNING)
+        applied = None if lowest == BEGINNING else lowest
+        rewinds = [
+            Rewind(unit, asked.after)
+            for unit, asked in tables.rewinds.items()
+            if asked.reachable is None
+        ]
+        return Survey(applied, tuple(rewinds))
+
+    async def answer(self, rewind: Rewind, *, reachable: bool) -> None:
+        """See ports.ledger."""
+        rewinds = (await self._database.reach()).rewinds
+        asked = rewinds.get(rewind.unit)
+        if asked is not None and asked.after == rewind.after:
+            rewinds[rewind.unit] = asked._replace(reachable=reachable)
+
+    async def register(self, app: str, projections: Sequence[str]) -> Capture:
+        """See ports.ledger."""
+        tables = await self._database.reach()
+        notes = self._database.notes(app)
+        tables.projections.update(dict.fromkeys(projections))
+        return _capture(notes)
+
+    async def history(self) -> Capture:
+        """See ports.ledger."""
+        await self._database.reach()
+        return _capture(self._database.notes(self._database.app))
+
+    async def report(self, progress: Sequence[Progress]) -> None:
+        """See ports.ledger."""
+        tables = await self._database.reach()
+        for reported in progress:
+            before = tables.progress.get(reported.unit)
+            if before is None or before.token <= reported.token:
+                tables.progress[reported.unit] = reported
+
+    async def wish(self, rewind: Rewind) -> None:
+        """See ports.ledger."""
+        tables = await self._database.reach()
+        tables.rewinds[rewind.unit] = Asked(rewind.after, None)
+
+    async def unreachable(self, unit: Unit) -> bool:
+        """See ports.ledger."""
+        asked = (await self._database.reach()).rewinds.get(unit)
+        return asked is not None and asked.reachable is False
+
+    async def flushed(self) -> int:
+        """See ports.ledger."""
+        return (await self._database.reach()).flushed
+
+
+def _capture(notes: Notes) -> Capture:
+    origin = settled(notes.epoch, notes.origin)
+    heads = notes.heads or tuple(Head(origin, 0) for _ in range(notes.partitions))
+    bookmark = Bookmark(notes.confirmed, heads)
+    return Capture(notes.epoch, notes.complete, origin, notes.partitions, bookmark)

@@ -1,0 +1,20 @@
+"""What every adapter of a port has to pass, to be imported by the adapter's own tests.
+
+    from readside.testing.conformance.store import StoreContract
+
+    class TestMyStore(StoreContract):
+        traits = MyStore.traits
+
+        async def make(self) -> Store: ...
+        async def peek(self, store, name) -> bytes | None: ...
+
+A suite is a class of tests over a few hooks. `make` gives an open adapter; the other hooks look
+and act behind the adapter's back, with the vendor's own client. Needs pytest and pytest-asyncio.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+for _port in ("source", "broker", "store", "ledger", "leases", "parking"):
+    pytest.register_assert_rewrite(f"{__name__}.{_port}")

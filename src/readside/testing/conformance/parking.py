@@ -1,0 +1,199 @@
+"""What every parking has to pass."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from readside.core.errors import HandlerError
+from readside.core.event import Event
+from readside.core.folding import Step
+from readside.core.leases import Unit
+from readside.core.position import Position
+from readside.core.projection import Projection
+from readside.core.record import Record
+from readside.core.view import View
+from readside.ports.ledger import Parked, Parking
+from readside.testing.conformance.broker import record
+from readside.testing.conformance.store import KEYS
+
+UNIT = Unit("things", 3)
+
+
+class _Done(Event, key="id", type="thing.done"):
+    id: str
+
+
+class _Thing(View):
+    id: str
+
+
+_THINGS = Projection("things", _Thing)
+
+
+@_THINGS.on(_Done)
+def _done(event: _Done) -> _Thing:
+    return _Thing(event.id)
+
+
+def step(document: str, nth: int, *, poison: bool = False, **fields: Any) -> Parked:
+    """A step of a document: the poison itself, or one behind it."""
+    made = record(nth, UNIT.partition, **fields)
+    error = HandlerError(f"Handler of {document} raised ключ\0.") if poison else None
+    return Parked(Step(document, made, _THINGS.routes["thing.done"], None), error)
+
+
+def at(nth: int) -> Position:
+    """The position of a step."""
+    return record(nth, UNIT.partition).position
+
+
+class ParkingContract(ABC):
+    """Documents which cannot move on. Each test has an app of its own."""
+
+    pytestmark = pytest.mark.asyncio
+
+    @abstractmethod
+    async def make(self) -> Parking:
+        """A parking; each call gives another connection to the same documents."""
+
+    @abstractmethod
+    async def waiting(self, unit: Unit, key: str) -> list[Record]:
+        """The records that wait for a document, in order, read behind the adapter's back."""
+
+    @abstractmethod
+    async def free(self, unit: Unit, key: str) -> None:
+        """Let a document move on, as a retry does that has applied all its events."""
+
+    @abstractmethod
+    async def applied(self, unit: Unit, key: str, until: Position) -> None:
+        """Note that a retry has applied a document's events up to a position."""
+
+    async def done(self, parking: Parking) -> None:  # noqa: B027 - a hook that may stay empty
+        """Disconnect."""
+
+    @pytest_asyncio.fixture
+    async def parking(self) -> AsyncIterator[Parking]:
+        parking = await self.make()
+        yield parking
+        await self.done(parking)
+
+    async def test_nothing_is_parked_at_first(self, parking: Parking) -> None:
+        assert await parking.parked(UNIT) == {}
+
+    async def test_parking_nothing_is_nothing(self, parking: Parking) -> None:
+        assert await parking.park(UNIT, []) == {}
+        assert await parking.parked(UNIT) == {}
+
+    async def test_a_poison_parks_its_document(self, parking: Parking) -> None:
+        holds = await parking.park(UNIT, [step("x", 5, poison=True)])
+        assert set(holds) == {"x"}
+        assert holds["x"].since == at(5)
+        assert set(await parking.parked(UNIT)) == {"x"}
+        assert [one.nth for one in await self.waiting(UNIT, "x")] == [5]
+        other = await self.make()
+        assert set(await other.parked(UNIT)) == {"x"}
+        await self.done(other)
+
+    async def test_what_comes_later_waits_behind_it_in_order(self, parking: Parking) -> None:
+        await parking.park(UNIT, [step("x", 5, poison=True), step("x", 6), step("x", 8)])
+        holds = await parking.parked(UNIT)
+        assert await parking.park(UNIT, [step("x", 9), step("x", 11)]) == holds
+        assert [one.nth for one in await self.waiting(UNIT, "x")] == [5, 6, 8, 9, 11]
+
+    async def test_parking_twice_is_parking_once(self, parking: Parking) -> None:
+        steps = [step("x", 5, poison=True), step("x", 6), step("y", 6, poison=True)]
+        for _ in range(3):
+            assert set(await parking.park(UNIT, steps)) == {"x"}
+        assert set(await parking.parked(UNIT)) == {"x", "y"}
+        assert [one.nth for one in await self.waiting(UNIT, "x")] == [5, 6]
+        assert [one.nth for one in await self.waiting(UNIT, "y")] == [6]
+
+    async def test_a_step_of_a_free_document_is_refused(self, parking: Parking) -> None:
+        assert await parking.park(UNIT, [step("x", 6)]) == {}
+        assert await parking.parked(UNIT) == {}
+        assert await self.waiting(UNIT, "x") == []
+
+    async def test_a_freed_document_is_reported_and_the_others_wait(self, parking: Parking) -> None:
+        await parking.park(UNIT, [step("x", 5, poison=True), step("y", 5, poison=True)])
+        await self.free(UNIT, "x")
+        assert set(await parking.parked(UNIT)) == {"y"}
+        assert set(await parking.park(UNIT, [step("x", 7), step("y", 7)])) == {"y"}
+        assert await self.waiting(UNIT, "x") == []
+        assert [one.nth for one in await self.waiting(UNIT, "y")] == [5, 7]
+
+    async def test_a_freed_document_can_be_parked_again(self, parking: Parking) -> None:
+        await parking.park(UNIT, [step("x", 5, poison=True)])
+        await self.free(UNIT, "x")
+        again = [step("x", 7, poison=True), step("x", 8)]
+        before = await parking.park(UNIT, again)
+        assert before["x"].since == at(7)
+        assert [one.nth for one in await self.waiting(UNIT, "x")] == [7, 8]
+
+    async def test_what_a_retry_has_applied_waits_no_more_and_is_remembered(
+        self, parking: Parking
+    ) -> None:
+        steps = [step("y", 4, poison=True), step("x", 5, poison=True), step("x", 6), step("x", 7)]
+        await parking.park(UNIT, steps)
+        assert await parking.retried(UNIT, at(9)) == []
+        await self.applied(UNIT, "x", at(6))
+        await self.applied(UNIT, "y", at(6))
+        assert [one.nth for one in await self.waiting(UNIT, "x")] == [7]
+        found = await parking.retried(UNIT, at(9))
+        assert [(key, one.nth) for key, one in found] == [("x", 5), ("x", 6), ("y", 4)]
+        assert found[0][1] == steps[1].step.record
+        assert [one.nth for _, one in await parking.retried(UNIT, at(5))] == [5, 4]
+        assert await parking.retried(Unit("things", 2), at(9)) == []
+
+    async def test_what_fails_again_after_a_retry_waits_again(self, parking: Parking) -> None:
+        await parking.park(UNIT, [step("x", 5, poison=True), step("x", 6)])
+        await self.free(UNIT, "x")
+        await parking.park(UNIT, [step("x", 5, poison=True), step("x", 6)])
+        assert [one.nth for one in await self.waiting(UNIT, "x")] == [5, 6]
+        assert await parking.retried(UNIT, at(9)) == []
+
+    async def test_every_parking_has_a_name_of_its_own(self, parking: Parking) -> None:
+        names = set()
+        for nth in (5, 6, 7):
+            names.add((await parking.park(UNIT, [step("x", nth, poison=True)]))["x"].name)
+            await self.free(UNIT, "x")
+        assert len(names) == 3
+
+    async def test_units_are_apart(self, parking: Parking) -> None:
+        await parking.park(UNIT, [step("x", 5, poison=True)])
+        for other in (Unit("things", 2), Unit("others", 3)):
+            assert await parking.parked(other) == {}
+            assert await parking.park(other, [step("x", 6)]) == {}
+
+    async def test_every_key_is_its_own(self, parking: Parking) -> None:
+        await parking.park(UNIT, [step(key, 5, poison=True) for key in KEYS])
+        assert set(await parking.parked(UNIT)) == set(KEYS)
+        await self.free(UNIT, KEYS[0])
+        assert set(await parking.parked(UNIT)) == set(KEYS[1:])
+
+    async def test_the_whole_record_waits(self, parking: Parking) -> None:
+        poison = step(
+            "x",
+            5,
+            poison=True,
+            id="00000000-0000-4000-8000-000000000001",
+            key="elsewhere",
+            version=9,
+            payload=b'{"x":"%s"}' % ("ключ".encode() * 50_000),
+            headers=b'{"traceparent":"00"}',
+            position=Position(0xFFFFFFFF, 2**63 - 1, 2**32 - 1),
+            predecessor=Position(3, 2**60 + 1, 1),
+        )
+        broken = step("y", 6, poison=True, payload=b"\xff\x00 not JSON")
+        await parking.park(UNIT, [poison, broken])
+        assert await self.waiting(UNIT, "x") == [poison.step.record]
+        assert await self.waiting(UNIT, "y") == [broken.step.record]
+
+    async def test_many_steps_at_once(self, parking: Parking) -> None:
+        steps = [step("x", 1, poison=True), *(step("x", nth) for nth in range(2, 1500))]
+        assert set(await parking.park(UNIT, steps)) == {"x"}
+        assert [one.nth for one in await self.waiting(UNIT, "x")] == list(range(1, 1500))

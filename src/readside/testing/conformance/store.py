@@ -1,0 +1,370 @@
+"""What every store has to pass."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from typing import ClassVar
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+
+from readside.core.folding import Batch, Stored, Write
+from readside.core.position import Position
+from readside.core.record import Checkpoint
+from readside.ports.store import Outcome, Reading, Store, StoreTraits
+from readside.ports.traits import Promise
+
+#: Keys that a careless adapter takes apart, folds, trims or confuses.
+KEYS = [
+    "1",
+    "a:b",
+    "a b",
+    "ключ",
+    "鍵",
+    "🔑",
+    "K",
+    "k",
+    "{x}",
+    "a*",
+    "0",
+    "%41",
+    "'",
+    '"',
+    "\\",
+    "-",
+]
+
+
+def checkpoint(nth: int, *, token: int = 1, offset: str = "") -> Checkpoint:
+    """The checkpoint after record number `nth`."""
+    return Checkpoint(Position(1, nth, 1), nth, offset, token)
+
+
+def positions(nth: int) -> str:
+    """The positions of a document that contains record number `nth` of partition 0."""
+    return f"0:{Position(1, nth, 1).encode()}"
+
+
+class StoreContract(ABC):
+    """Documents and checkpoints, guarded by compare-and-set. Each test has a projection of its own."""
+
+    traits: ClassVar[StoreTraits]
+    #: Documents that are written at once.
+    many: ClassVar[int] = 5000
+    pytestmark = pytest.mark.asyncio
+
+    @abstractmethod
+    async def make(self) -> Store:
+        """An open store; each call gives another connection to the same documents."""
+
+    @abstractmethod
+    async def peek(self, name: str) -> bytes | None:
+        """The document `<projection>:<key>`, read with the vendor's own client."""
+
+    async def lose(self) -> None:
+        """Let the server die and come back with what it has on disk."""
+        pytest.skip("this store's server cannot be killed here")
+
+    @pytest.fixture
+    def projection(self) -> str:
+        """A projection that no other test writes to."""
+        return f"p{uuid4().hex[:12]}"
+
+    @pytest_asyncio.fixture
+    async def store(self) -> AsyncIterator[Store]:
+        store = await self.make()
+        yield store
+        await store.close()
+
+    async def _put(self, store: Store, projection: str, *writes: Write, nth: int = 1) -> Outcome:
+        found = (await store.checkpoints(projection, [0])).get(0)
+        return await store.apply(Batch(projection, 0, found, checkpoint(nth), writes))
+
+    async def test_it_says_what_it_promises(self, store: Store) -> None:
+        assert store.traits == self.traits
+        assert all(isinstance(answer, Promise) for answer in self.traits)
+
+    async def test_nothing_is_there_at_first(self, store: Store, projection: str) -> None:
+        assert dict(await store.checkpoints(projection, [0, 1])) == {}
+        assert await store.load(projection, ["x", "y"]) == [Stored(None, ""), Stored(None, "")]
+        assert await store.read(projection, ["x"]) == Reading([None], "", {}, frozenset())
+
+    async def test_no_keys_are_no_documents(self, store: Store, projection: str) -> None:
+        assert await store.load(projection, []) == []
+        assert await store.read(projection, []) == Reading([], "", {}, frozenset())
+        assert dict(await store.checkpoints(projection, [])) == {}
+
+    async def test_documents_and_checkpoint_come_together(
+        self, store: Store, projection: str
+    ) -> None:
+        write = Write("x", "", positions(1), b'{"a":1}')
+        assert await self._put(store, projection, write) is Outcome.APPLIED
+        assert dict(await store.checkpoints(projection, [0])) == {0: checkpoint(1)}
+        assert await store.load(projection, ["x"]) == [Stored(b'{"a":1}', positions(1))]
+        assert await store.read(projection, ["x"]) == Reading([b'{"a":1}'], "", {}, frozenset())
+
+    async def test_a_document_is_plain_json_under_a_plain_key(
+        self, store: Store, projection: str
+    ) -> None:
+        await self._put(store, projection, Write("42", "", positions(1), b'{"a":"\xc3\xa4"}'))
+        assert await self.peek(f"{projection}:42") == b'{"a":"\xc3\xa4"}'
+        assert await self.peek(f"{projection}:43") is None
+
+    async def test_what_one_connection_wrote_another_reads(
+        self, store: Store, projection: str
+    ) -> None:
+        await self._put(store, projection, Write("x", "", positions(1), b"{}"))
+        other = await self.make()
+        try:
+            assert await other.read(projection, ["x"]) == Reading([b"{}"], "", {}, frozenset())
+            assert dict(await other.checkpoints(projection, [0])) == {0: checkpoint(1)}
+        finally:
+            await other.close()
+
+    async def test_documents_come_in_the_order_of_the_keys(
+        self, store: Store, projection: str
+    ) -> None:
+        await self._put(
+            store, projection, *(Write(k, "", positions(1), f'"{k}"'.encode()) for k in "abc")
+        )
+        wanted = ["c", "nobody", "a", "c"]
+        documents = [b'"c"', None, b'"a"', b'"c"']
+        assert (await store.read(projection, wanted)).documents == documents
+        assert [stored.document for stored in await store.load(projection, wanted)] == documents
+
+    async def test_every_key_is_its_own(self, store: Store, projection: str) -> None:
+        documents = [f"[{number}]".encode() for number in range(len(KEYS))]
+        writes = [
+            Write(k, "", positions(1), document)
+            for k, document in zip(KEYS, documents, strict=True)
+        ]
+        assert await self._put(store, projection, *writes) is Outcome.APPLIED
+        assert (await store.read(projection, KEYS)).documents == documents
+        assert await store.load(projection, KEYS) == [Stored(d, positions(1)) for d in documents]
+
+    async def test_projections_do_not_see_each_other(self, store: Store, projection: str) -> None:
+        await self._put(store, projection, Write("x", "", positions(1), b"{}"))
+        assert await store.load(f"{projection}-2", ["x"]) == [Stored(None, "")]
+        assert dict(await store.checkpoints(f"{projection}-2", [0])) == {}
+
+    @pytest.mark.parametrize(
+        "expected",
+        [
+            None,
+            checkpoint(1, token=2),
+            checkpoint(2),
+            checkpoint(1, offset="log:7"),
+            checkpoint(1)._replace(position=Position(2, 1, 1)),
+        ],
+    )
+    async def test_another_checkpoint_fences(
+        self, store: Store, projection: str, expected: Checkpoint | None
+    ) -> None:
+        await self._put(store, projection, Write("x", "", positions(1), b"1"))
+        late = Batch(
+            projection, 0, expected, checkpoint(9), (Write("x", positions(1), positions(9), b"9"),)
+        )
+        assert await store.apply(late) is Outcome.FENCED
+        assert await store.load(projection, ["x"]) == [Stored(b"1", positions(1))]
+        assert dict(await store.checkpoints(projection, [0])) == {0: checkpoint(1)}
+
+    async def test_a_missing_checkpoint_fences(self, store: Store, projection: str) -> None:
+        batch = Batch(projection, 0, checkpoint(1), checkpoint(2), ())
+        assert await store.apply(batch) is Outcome.FENCED
+        assert dict(await store.checkpoints(projection, [0])) == {}
+
+    async def test_a_changed_document_conflicts_and_nothing_is_half_applied(
+        self, store: Store, projection: str
+    ) -> None:
+        await self._put(store, projection, Write("x", "", positions(1), b"1"))
+        batch = Batch(
+            projection,
+            0,
+            checkpoint(1),
+            checkpoint(2),
+            (Write("y", "", positions(2), b"2"), Write("x", "", positions(2), b"2")),
+        )
+        assert await store.apply(batch) is Outcome.CONFLICT
+        assert await store.load(projection, ["x", "y"]) == [
+            Stored(b"1", positions(1)),
+            Stored(None, ""),
+        ]
+        assert dict(await store.checkpoints(projection, [0])) == {0: checkpoint(1)}
+
+    async def test_a_conflict_at_the_end_of_a_large_batch_undoes_all(
+        self, store: Store, projection: str
+    ) -> None:
+        writes = [Write(str(n), "", positions(1), b"1") for n in range(self.many)]
+        writes.append(Write("last", positions(7), positions(8), b"8"))
+        assert await self._put(store, projection, *writes) is Outcome.CONFLICT
+        keys = [write.key for write in writes]
+        assert set(await store.load(projection, keys)) == {Stored(None, "")}
+        assert dict(await store.checkpoints(projection, [0])) == {}
+
+    async def test_fenced_is_said_before_conflict(self, store: Store, projection: str) -> None:
+        await self._put(store, projection, Write("x", "", positions(1), b"1"))
+        batch = Batch(projection, 0, None, checkpoint(2), (Write("x", "", positions(2), b"2"),))
+        assert await store.apply(batch) is Outcome.FENCED
+
+    async def test_applied_twice_is_refused(self, store: Store, projection: str) -> None:
+        batch = Batch(projection, 0, None, checkpoint(1), (Write("x", "", positions(1), b"1"),))
+        assert await store.apply(batch) is Outcome.APPLIED
+        assert await store.apply(batch) is Outcome.FENCED
+
+    async def test_of_many_at_once_one_is_applied(self, store: Store, projection: str) -> None:
+        batches = [
+            Batch(
+                projection,
+                0,
+                None,
+                checkpoint(n),
+                (Write("x", "", positions(n), str(n).encode()),),
+            )
+            for n in range(1, 9)
+        ]
+        outcomes = await asyncio.gather(*(store.apply(batch) for batch in batches))
+        assert sorted(outcome.value for outcome in outcomes) == ["applied", *["fenced"] * 7]
+        winner = 1 + outcomes.index(Outcome.APPLIED)
+        assert await store.load(projection, ["x"]) == [
+            Stored(str(winner).encode(), positions(winner))
+        ]
+        assert dict(await store.checkpoints(projection, [0])) == {0: checkpoint(winner)}
+
+    async def test_partitions_have_checkpoints_of_their_own(
+        self, store: Store, projection: str
+    ) -> None:
+        for number in (0, 1, 255):
+            batch = Batch(projection, number, None, checkpoint(number + 1), ())
+            assert await store.apply(batch) is Outcome.APPLIED
+        assert dict(await store.checkpoints(projection, [255, 7, 1])) == {
+            1: checkpoint(2),
+            255: checkpoint(256),
+        }
+
+    async def test_a_document_fed_by_two_partitions_is_guarded_for_both(
+        self, store: Store, projection: str
+    ) -> None:
+        one, two = positions(1), f"{positions(1)};1:{Position(1, 5, 1).encode()}"
+        await store.apply(Batch(projection, 0, None, checkpoint(1), (Write("x", "", one, b"1"),)))
+        late = Batch(projection, 1, None, checkpoint(5), (Write("x", "", two, b"2"),))
+        assert await store.apply(late) is Outcome.CONFLICT
+        again = late._replace(writes=(Write("x", one, two, b"2"),))
+        assert await store.apply(again) is Outcome.APPLIED
+        assert await store.load(projection, ["x"]) == [Stored(b"2", two)]
+
+    async def test_the_checkpoint_alone_moves(self, store: Store, projection: str) -> None:
+        first = Batch(projection, 0, None, checkpoint(1, offset="log 1:77"), ())
+        assert await store.apply(first) is Outcome.APPLIED
+        found = await store.checkpoints(projection, [0])
+        assert found[0] == checkpoint(1, offset="log 1:77")
+        moved = found[0]._replace(position=Position(0xFFFFFFFF, 2**64 - 1, 2**32 - 1), token=2**40)
+        assert await store.apply(Batch(projection, 0, found[0], moved, ())) is Outcome.APPLIED
+        assert dict(await store.checkpoints(projection, [0])) == {0: moved}
+
+    async def test_neighbouring_positions_are_told_apart(
+        self, store: Store, projection: str
+    ) -> None:
+        # Above 2**53 a floating-point number would take the two for the same.
+        low, high = (f"0:{Position(1, 2**60 + n, 1).encode()}" for n in (0, 1))
+        await self._put(store, projection, Write("x", "", low, b"1"))
+        assert (
+            await self._put(store, projection, Write("x", high, positions(9), b"2"), nth=2)
+            is Outcome.CONFLICT
+        )
+
+    async def test_documents_alone_are_written_where_no_checkpoint_is_given(
+        self, store: Store, projection: str
+    ) -> None:
+        await self._put(store, projection, Write("x", "", positions(1), b"1"))
+        batch = Batch(projection, 0, None, None, (Write("x", positions(1), positions(2), b"2"),))
+        assert await store.apply(batch) is Outcome.APPLIED
+        assert await store.apply(batch) is Outcome.CONFLICT
+        assert await store.load(projection, ["x"]) == [Stored(b"2", positions(2))]
+        assert dict(await store.checkpoints(projection, [0])) == {0: checkpoint(1)}
+
+    async def test_a_deleted_document_remembers_its_positions(
+        self, store: Store, projection: str
+    ) -> None:
+        await self._put(store, projection, Write("x", "", positions(1), b"1"))
+        gone = Write("x", positions(1), positions(2), None)
+        assert await self._put(store, projection, gone, nth=2) is Outcome.APPLIED
+        assert await store.load(projection, ["x"]) == [Stored(None, positions(2))]
+        assert await self.peek(f"{projection}:x") is None
+        old = Write("x", positions(1), positions(2), b"old")
+        assert await self._put(store, projection, old, nth=3) is Outcome.CONFLICT
+        back = Write("x", positions(2), positions(3), b"new")
+        assert await self._put(store, projection, back, nth=3) is Outcome.APPLIED
+        assert await self.peek(f"{projection}:x") == b"new"
+
+    async def test_deleting_what_never_was_is_remembered(
+        self, store: Store, projection: str
+    ) -> None:
+        gone = Write("x", "", positions(1), None)
+        assert await self._put(store, projection, gone) is Outcome.APPLIED
+        assert await store.load(projection, ["x"]) == [Stored(None, positions(1))]
+
+    async def test_thousands_of_documents_at_once(self, store: Store, projection: str) -> None:
+        keys = [f"ключ-{n}" for n in range(self.many)]
+        writes = [
+            Write(k, "", positions(1), None if n % 3 == 0 else f'{{"n":{n}}}'.encode())
+            for n, k in enumerate(keys)
+        ]
+        assert await self._put(store, projection, *writes) is Outcome.APPLIED
+        found = await store.load(projection, keys)
+        assert found == [Stored(write.document, positions(1)) for write in writes]
+        assert (await store.read(projection, keys)).documents == [w.document for w in writes]
+
+    async def test_a_big_document_of_any_bytes(self, store: Store, projection: str) -> None:
+        big = b'"' + bytes(range(256)).replace(b'"', b"") * 8192 + b'"'
+        small = b'""'
+        writes = [Write("big", "", positions(1), big), Write("small", "", positions(1), small)]
+        assert await self._put(store, projection, *writes) is Outcome.APPLIED
+        assert (await store.read(projection, ["small", "big"])).documents == [small, big]
+        assert await self.peek(f"{projection}:big") == big
+
+    async def test_halting_is_told_to_readers_and_taken_back(
+        self, store: Store, projection: str
+    ) -> None:
+        await self._put(store, projection, Write("x", "", positions(1), b"1"))
+        await store.halt(projection, 0, "wrong: ключ")
+        assert await store.read(projection, ["x"]) == Reading(
+            [b"1"], "wrong: ключ", {}, frozenset()
+        )
+        assert (await store.read(projection, [])).halted == "wrong: ключ"
+        await store.halt(projection, 0, "")
+        assert await store.read(projection, ["x"]) == Reading([b"1"], "", {}, frozenset())
+
+    async def test_an_interrupted_call_gives_nobody_a_wrong_answer(
+        self, store: Store, projection: str
+    ) -> None:
+        await self._put(store, projection, *(Write(k, "", positions(1), k.encode()) for k in "ab"))
+        for turns in range(12):
+            task = asyncio.ensure_future(store.read(projection, ["a"]))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            assert (await store.read(projection, ["b"])).documents == [b"b"]
+
+    async def test_what_was_applied_survives_the_server(
+        self, store: Store, projection: str
+    ) -> None:
+        if self.traits.durable is not Promise.KEPT:
+            pytest.skip("this store does not promise to be durable on its own")
+        await self._put(store, projection, Write("x", "", positions(1), b"1"))
+        await self.lose()
+        assert await store.load(projection, ["x"]) == [Stored(b"1", positions(1))]
+        assert dict(await store.checkpoints(projection, [0])) == {0: checkpoint(1)}
+
+    async def test_what_was_applied_does_not_survive_the_server(
+        self, store: Store, projection: str
+    ) -> None:
+        if self.traits.durable is not Promise.NEVER:
+            pytest.skip("this store can be durable")
+        await self._put(store, projection, Write("x", "", positions(1), b"1"))
+        await self.lose()
+        assert await store.load(projection, ["x"]) == [Stored(None, "")]
+        assert dict(await store.checkpoints(projection, [0])) == {}

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from readside.adapters.postgres.installation import Names
+from readside.adapters.postgres.source import SlotSource
+from readside.core.position import parse_lsn
+from readside.testing.conformance.source import EPOCH, SourceContract
+
+RECORD = "SELECT readside.record(%s, %s, %s, %s::json, %s, %s::json)"
+
+
+class TestSlotSource(SourceContract):
+    @pytest.fixture(autouse=True)
+    async def server(self, servers, make_app):
+        app = make_app()
+        runtime = await app.runtime()
+        await runtime.install()
+        self.dsn, self.app = servers.write_store, app.name
+        self.client = await psycopg.AsyncConnection.connect(self.dsn, autocommit=True)
+        self.start = await self._ask("SELECT origin_lsn FROM readside.capture WHERE app = %s")
+        yield
+        await self.client.close()
+        await app.close()
+
+    async def _ask(self, statement, *values):
+        cursor = await self.client.execute(statement, values or [self.app])
+        return (await cursor.fetchone())[0]
+
+    async def _record(self, client, rows):
+        async with client.cursor() as cursor:
+            await cursor.executemany(
+                RECORD,
+                [
+                    (
+                        self.app,
+                        row.type,
+                        row.key,
+                        row.payload.decode(),
+                        row.version,
+                        row.headers.decode() or None,
+                    )
+                    for row in rows
+                ],
+            )
+
+    async def make(self):
+        return SlotSource(self.dsn, self.app, EPOCH)
+
+    async def beginning(self):
+        return self.start
+
+    async def commit(self, *some):
+        async with self.client.transaction():
+            await self._record(self.client, some)
+
+    async def roll_back(self, *some):
+        async with self.client.transaction(force_rollback=True):
+            await self._record(self.client, some)
+
+    async def interleave(self, first, second):
+        async with (
+            await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as other,
+            self.client.transaction(),
+        ):
+            await self._record(self.client, [first])
+            async with other.transaction():
+                await self._record(other, [second])
+
+    async def pass_time(self):
+        await self._ask("SELECT pg_logical_emit_message(true, 'elsewhere', %s)", "x" * 100)
+
+    async def confirmed(self):
+        return parse_lsn(
+            await self._ask(
+                "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = %s",
+                Names(self.app).slot,
+            )
+        )
+
+    async def lose(self):
+        async def held():
+            return await self._ask(
+                "SELECT active FROM pg_replication_slots WHERE slot_name = %s", Names(self.app).slot
+            )
+
+        while await held():
+            pass
+        await self._ask("SELECT pg_drop_replication_slot(%s)", Names(self.app).slot)

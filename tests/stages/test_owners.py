@@ -1,0 +1,151 @@
+"""Several processes: shares, takeovers, and those who wake up too late."""
+
+from __future__ import annotations
+
+import pytest
+
+from readside.testing.clock import run
+from readside.testing.workload import differences
+from readside.testing.world import Shape
+
+
+def held(world):
+    """The units by the process whose lease is valid now."""
+    found = {}
+    for unit, lease in world.database.tables.leases.items():
+        if lease.expires_at > world.database.now():
+            found.setdefault(lease.owner, set()).add(unit)
+    return found
+
+
+def test_two_projectors_share_the_work(tell):
+    async def story():
+        async with tell(Shape(partitions=4)) as told:
+            told.world.start(projector=False)
+            first, second = (told.world.start(relay=False) for _ in range(2))
+            await told.write(20)
+            shares = held(told.world)
+            assert {len(shares[first.name]), len(shares[second.name])} == {10}
+            await told.end()
+            await second.stop()
+            await told.world.clock.sleep(3)
+            assert len(held(told.world)[first.name]) == 20
+            await told.write(5)
+            await told.end()
+
+    run(story())
+
+
+@pytest.mark.parametrize("frozen", [1.0, 4.0, 6.0, 20.0, 90.0])
+def test_a_projector_that_was_frozen_is_fenced(tell, frozen):
+    async def story():
+        async with tell(Shape(partitions=4), spoil=0.03) as told:
+            told.world.start(projector=False)
+            first, _ = (told.world.start(relay=False) for _ in range(2))
+            await told.write(12, pause=0.2)
+            for _ in range(3):
+                for _ in range(5):
+                    told.writer.commit()
+                first.life.freeze()
+                await told.write(4, pause=frozen / 4)
+                first.life.thaw()
+                await told.write(6, pause=0.2)
+            await told.end()
+
+    run(story())
+
+
+def test_a_dead_projector_is_replaced_when_its_leases_run_out(tell):
+    async def story():
+        async with tell(Shape(partitions=4)) as told:
+            world = told.world
+            world.start(projector=False)
+            first, second = (world.start(relay=False) for _ in range(2))
+            await told.write(12)
+            await first.kill(silently=True)
+            told.writer.commit()
+            began = world.clock.now()
+            await told.in_step()
+            assert world.clock.now() - began < world.shape.lease_seconds + 3
+            assert set(held(world)) == {second.name}
+            await told.end()
+
+    run(story())
+
+
+@pytest.mark.parametrize("silently", [False, True], ids=["told", "silently"])
+def test_a_second_relay_takes_over(tell, silently):
+    async def story():
+        async with tell() as told:
+            world = told.world
+            first = world.start(projector=False)
+            await told.write(3)
+            second = world.start(projector=False)
+            world.start(relay=False)
+            await told.write(6)
+            assert first.relay.active.is_set()
+            assert second.relay.state == "standby"
+            await first.kill(silently=silently)
+            await told.write(6)
+            await told.end()
+            assert second.relay.active.is_set()
+
+    run(story())
+
+
+@pytest.mark.parametrize("frozen", [2.0, 9.0, 12.0, 60.0])
+def test_a_relay_that_was_frozen_does_no_harm(tell, frozen):
+    """What it still sends, and still notes, is what was sent and noted before."""
+
+    async def story():
+        async with tell(Shape(settle_delay=0.5)) as told:
+            world = told.world
+            first = world.start(projector=False)
+            world.start(projector=False)
+            world.start(relay=False)
+            await told.write(4)
+            for _ in range(3):
+                for _ in range(5):
+                    told.writer.commit()
+                first.life.freeze()
+                await told.write(6, pause=frozen / 6)
+                first.life.thaw()
+                await told.write(3)
+            await told.end()
+
+    run(story())
+
+
+@pytest.mark.parametrize("frozen", [2.0, 12.0, 60.0])
+def test_without_a_broker_the_standby_takes_over_everything(tell, frozen):
+    async def story():
+        async with tell(Shape(direct=True, settle_delay=0.5)) as told:
+            world = told.world
+            first, second = world.start(), world.start()
+            await told.write(6)
+            assert first.relay.active.is_set()
+            first.life.freeze()
+            await told.write(6, pause=frozen / 6)
+            first.life.thaw()
+            await told.write(6)
+            await told.end()
+            assert first.relay.active.is_set() != second.relay.active.is_set()
+
+    run(story())
+
+
+def test_everybody_leaves_and_comes_back(tell):
+    async def story():
+        async with tell(Shape(partitions=3), spoil=0.05) as told:
+            world = told.world
+            for _ in range(5):
+                processes = [world.start() for _ in range(3)]
+                await told.write(4)
+                for process in processes:
+                    await process.stop()
+                told.writer.commit()
+            world.start()
+            await told.end()
+            assert differences(world) == []
+
+    run(story())

@@ -1,0 +1,122 @@
+"""A read store that goes away, comes back older, or comes back empty."""
+
+from __future__ import annotations
+
+import pytest
+
+from readside.testing.clock import run
+from readside.testing.world import Shape
+
+SHAPES = pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(settle_delay=3600.0),
+        Shape(settle_delay=3600.0, direct=True),
+        Shape(settle_delay=0.5),
+    ],
+    ids=["log", "direct", "source-forgets"],
+)
+
+
+@SHAPES
+def test_an_absence(tell, shape):
+    async def story():
+        async with tell(shape) as told:
+            told.world.start()
+            await told.write(5)
+            told.world.library.stop()
+            await told.write(10)
+            told.world.library.start()
+            await told.write(5)
+            await told.end()
+
+    run(story())
+
+
+@SHAPES
+def test_a_wiped_store_is_filled_again(tell, shape):
+    """From PostgreSQL while it has everything, else from the beginning of the log."""
+
+    async def story():
+        async with tell(shape) as told:
+            told.world.start()
+            await told.write(8)
+            await told.in_step()
+            told.world.library.wipe()
+            await told.write(8)
+            await told.end()
+            assert told.world.library.shelves.documents
+
+    run(story())
+
+
+@SHAPES
+def test_a_store_that_is_wiped_in_silence_is_filled_again(tell, shape):
+    """Nothing is written after it: whoever is idle has to look."""
+
+    async def story():
+        async with tell(shape) as told:
+            told.world.start()
+            await told.write(8)
+            await told.in_step()
+            await told.world.clock.sleep(20)
+            told.world.library.wipe()
+            await told.world.clock.sleep(30)
+            await told.end()
+            assert told.world.library.shelves.documents
+
+    run(story())
+
+
+@SHAPES
+@pytest.mark.parametrize("pause", [0.0, 0.05, 5.0])
+def test_a_store_that_comes_back_older_replays(tell, shape, pause):
+    async def story():
+        async with tell(shape) as told:
+            told.world.start()
+            await told.write(5)
+            backup = told.world.library.backup()
+            await told.write(5)
+            await told.in_step()
+            await told.world.clock.sleep(pause)
+            told.world.library.roll_back(backup)
+            await told.write(5)
+            await told.end()
+
+    run(story())
+
+
+@SHAPES
+def test_a_store_that_goes_back_again_and_again(tell, shape):
+    async def story():
+        async with tell(shape, spoil=0.05) as told:
+            told.world.start()
+            for _ in range(6):
+                backup = told.world.library.backup()
+                await told.write(4, pause=0.1)
+                told.world.library.roll_back(backup)
+                await told.write(2, pause=0.1)
+            await told.end()
+
+    run(story())
+
+
+def test_what_nobody_has_any_more_is_said_to_readers(tell):
+    """No log, and PostgreSQL was allowed to forget: never a wrong answer without a word."""
+
+    async def story():
+        async with tell(Shape(direct=True, settle_delay=0.5)) as told:
+            world = told.world
+            world.start()
+            await told.write(8)
+            await told.settled()
+            world.library.wipe()
+            await told.write(5)
+            await world.clock.sleep(60)
+            assert world.behind()
+            assert set(world.library.shelves.halted) == {
+                (world.app, name) for name in world.projections
+            }
+            assert all(world.library.shelves.halted.values())
+
+    run(story())
