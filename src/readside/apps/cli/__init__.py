@@ -166,11 +166,11 @@ ErrorText = Annotated[str | None, Parameter(help="Only those whose error contain
 All = Annotated[bool, Parameter(name="--all", negative="", help="Take every parked document.")]
 Yes = Annotated[bool, Parameter(negative="", help="Do not ask.")]
 
-dead_letters = App(name="dead-letters", help="Documents that cannot move on, and their events.")
-cli.command(dead_letters)
+parked = App(name="dead-letters", help="Documents that cannot move on, and their events.")
+cli.command(parked)
 
 
-@dead_letters.command(name="list")
+@parked.command(name="list")
 def list_(
     target: Target,
     *,
@@ -191,7 +191,7 @@ def list_(
     return run_process(lambda: work.find(target, work.Choice(projection, key, error), json=json))
 
 
-@dead_letters.command
+@parked.command
 def show(
     target: Target,
     *,
@@ -211,7 +211,7 @@ def show(
     return run_process(lambda: work.show(target, work.Choice(projection, key, error), json=json))
 
 
-@dead_letters.command
+@parked.command
 def retry(
     target: Target,
     *,
@@ -237,7 +237,7 @@ def retry(
     return run_process(lambda: work.retry(target, choice, everything=everything, json=json))
 
 
-@dead_letters.command
+@parked.command
 def discard(
     target: Target,
     *,
