@@ -178,8 +178,12 @@ class Faults:
 
     async def _link(self, fault: Fault) -> None:
         proxies = self._world.proxies(fault.target)
-        # Not every role talks to every server.
-        proxies = [proxy for proxy in proxies if proxy.connections] or proxies
+        # Not every role talks to every server, nor at every moment.
+        for _ in range(20):
+            if busy := [proxy for proxy in proxies if proxy.connections]:
+                proxies = busy
+                break
+            await self._last(0.1)
         if fault.dice < 0.5:
             proxies = [proxies[int(fault.dice * 2 * len(proxies))]]
         kind = fault.kind.removeprefix("link_")

@@ -25,7 +25,7 @@ class Operator:
         self._chance = random.Random(f"operator {world.options.seed}")
         self.retried = 0
         self.applied = 0
-        self.killed = 0
+        self.killed = self.refused = 0
 
     async def work(self) -> None:
         """Look after the parked documents until cancelled."""
@@ -46,7 +46,8 @@ class Operator:
         try:
             outcomes = json.loads(output)
         except ValueError:
-            return  # PostgreSQL or the read store is away; its log says so
+            self.refused += 1  # PostgreSQL or the read store is away; its log says so
+            return
         self.retried += len(outcomes)
         self.applied += sum(outcome["applied"] for outcome in outcomes)
 

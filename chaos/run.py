@@ -231,6 +231,7 @@ class _Run:
             seen += check_writer(path, states, verdicts)
         seen["parked_documents_retried"] = self._operator.retried
         seen["parked_events_applied_by_retry"] = self._operator.applied
+        seen["operators_refused"] = self._operator.refused
         seen["operators_killed"] = self._operator.killed
         with suppress(KeyError):
             del seen[""]
