@@ -13,6 +13,8 @@ import readside
 
 #: Documents of `totals`; every partition feeds each of them.
 BUCKETS = 3
+#: Marks of a stream that a pair keeps: a long run must not grow the documents for ever.
+KEPT = 300
 _UNWRITABLE: Any = object()  # no encoder takes it
 
 
@@ -80,7 +82,7 @@ class Count(readside.View):
 
 
 class Pair(readside.View):
-    """All marks of each stream that feeds the document."""
+    """The last marks of each stream that feeds the document."""
 
     streams: dict[str, list[int]]
 
@@ -165,7 +167,7 @@ def total_erased(event: Erased, count: Count | None) -> Count:
 
 def _fed(event: FedLeft | FedRight, pair: Pair | None) -> Pair:
     streams = dict(pair.streams) if pair else {}
-    streams[event.key] = [*streams.get(event.key, []), event.mark]
+    streams[event.key] = [*streams.get(event.key, []), event.mark][-KEPT:]
     return Pair(streams)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from chaos.app import BUCKETS
+from chaos.app import BUCKETS, KEPT
 from chaos.journal import fingerprint, marks_fingerprint
 from chaos.workload import MORTAL, STABLE, STREAMS
 
@@ -68,10 +68,11 @@ class Oracle:
         pair = f"p-{stream.partition('-')[2]}"
         marks = [entry.mark for entry in entries]
         self.states[f"pairs:{pair}:{stream}"] = [
-            marks_fingerprint(marks[:length]) for length in range(len(marks) + 1)
+            marks_fingerprint(marks[max(0, length - KEPT) : length])
+            for length in range(len(marks) + 1)
         ]
         if marks:
-            self.pairs.setdefault(pair, {})[stream] = marks
+            self.pairs.setdefault(pair, {})[stream] = marks[-KEPT:]
 
     def known(self, key: str) -> set[int]:
         """All marks that were ever committed for a key."""

@@ -12,6 +12,7 @@ import psycopg
 
 from chaos.faults import Timeline
 from chaos.options import Options
+from chaos.plan import regime
 from chaos.verdicts import KINDS
 from chaos.world import World
 
@@ -69,6 +70,16 @@ class Report:
             if sum(self.faults.values()) < self.options.seconds / 2:
                 reasons.append("too few faults")
         return reasons
+
+    def _expected(self) -> list[str]:
+        """The effects that a run of this kind has to have."""
+        expected = ["connections_cut", "retries", "leases_moved", "documents_parked"]
+        wipes = regime(self.options.seed, self.options.broker).wipes
+        if "store" in wipes:
+            expected.append("writes_fenced")
+        if "broker" in wipes or self.options.broker == "direct":
+            expected += ["holes_asked_for", "resends"]
+        return expected
 
     @property
     def code(self) -> int:

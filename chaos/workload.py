@@ -21,9 +21,11 @@ CREATE TABLE chaos.obstacle (id int UNIQUE DEFERRABLE INITIALLY DEFERRED);
 INSERT INTO chaos.obstacle VALUES (1);
 """
 
-#: Keys that are never erased: their lists show the whole history.
+#: Versions after which even a stable key is erased: documents must not grow for ever.
+_LIFE = 400
+#: Keys that are hardly ever erased: their lists show a long history.
 STABLE = tuple(f"s-{number}" for number in range(24))
-#: Keys that are erased and come back.
+#: Keys that are erased and come back all the time.
 MORTAL = tuple(f"e-{number}" for number in range(24))
 #: Streams of pairs: `l-3` and `r-3` feed `p-3`.
 STREAMS = tuple(f"{side}-{number}" for side in "lr" for number in range(12))
@@ -105,6 +107,7 @@ def _event(
     if side == "r":
         return FedRight(key, f"p-{number}", version, mark), "fed"
     bucket = mark % BUCKETS
-    if side == "e" and not poison and chance.random() < 0.2:
+    erase = version % _LIFE == 0 if side == "s" else chance.random() < 0.2
+    if erase and not poison:
         return Erased(key, version, mark, bucket), "erased"
     return Wrote(key, version, mark, bucket, poison), "wrote"
