@@ -14,7 +14,7 @@ def shape(direct, **options):
 
 
 def halted(world):
-    return {name for (_, name), reason in world.library.shelves.halted.items() if reason}
+    return {name for (_, name, _), reason in world.library.shelves.halted.items() if reason}
 
 
 def test_an_absence(tell, direct):

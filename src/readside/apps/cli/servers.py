@@ -19,7 +19,7 @@ async def serve(directory: Path, *, json: bool) -> int:
     """Run the embedded servers until cancelled; one that dies is started again."""
     journal(logging.INFO, "%(message)s")
     group = EmbeddedServers(directory)
-    place = directory.absolute()
+    place = _absolute(directory)
     async with group as addresses:
         if json:
             print(msgspec.json.encode(addresses).decode(), flush=True)
@@ -31,6 +31,10 @@ async def serve(directory: Path, *, json: bool) -> int:
         while True:
             await group.revive()
             await asyncio.sleep(_LOOK_EVERY)
+
+
+def _absolute(directory: Path) -> Path:
+    return directory.absolute()
 
 
 def _tell(addresses: Addresses) -> None:
