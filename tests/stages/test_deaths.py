@@ -13,7 +13,7 @@ from readside.testing.moments import DieAt, Recorder
 from readside.testing.workload import Writer, projections
 from readside.testing.world import Shape, World
 
-KINDS = {"log": Shape(), "direct": Shape(direct=True), "chunks": Shape(chunk=2)}
+KINDS = {"log": Shape(), "direct": Shape(direct=True), "chunks": Shape(chunk=2, stutter=True)}
 #: How often a moment is passed before the death, at most.
 MOST = 3
 PAIRS = 90

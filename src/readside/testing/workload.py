@@ -225,10 +225,10 @@ def differences(world: World) -> list[str]:
     found = []
     for name in world.projections:
         checkpoints = world.checkpoints(name)
-        waiting = _waiting(world, name)
+        parked = waiting(world, name)
         reached = [step for step in history if _reached(checkpoints, step)]
-        free = [step for step in reached if (step.partition, step.position) not in waiting]
-        found += _overtaking(name, waiting, free)
+        free = [step for step in reached if (step.partition, step.position) not in parked]
+        found += _overtaking(name, parked, free)
         expected, actual = truth(name, free), stored(world, name)
         found += [
             f"{name}:{key} is {actual.get(key)}, not {expected.get(key)}"
@@ -238,7 +238,8 @@ def differences(world: World) -> list[str]:
     return found
 
 
-def _waiting(world: World, projection: str) -> dict[tuple[int, Position], str]:
+def waiting(world: World, projection: str) -> dict[tuple[int, Position], str]:
+    """The keys of the documents that events are parked for, by partition and position."""
     return {
         (unit.partition, position): key
         for unit, key, position in world.database.tables.parked_events
@@ -247,10 +248,10 @@ def _waiting(world: World, projection: str) -> dict[tuple[int, Position], str]:
 
 
 def _overtaking(
-    projection: str, waiting: Mapping[tuple[int, Position], str], free: Iterable[Step]
+    projection: str, parked: Mapping[tuple[int, Position], str], free: Iterable[Step]
 ) -> list[str]:
     first: dict[str, Position] = {}
-    for (_, position), key in waiting.items():
+    for (_, position), key in parked.items():
         first[key] = min(position, first.get(key, position))
     return [
         f"{projection}:{step.value['id']} contains {step.value['n']}, which has to wait"

@@ -53,6 +53,8 @@ class Shape:
     lease_seconds: float = 5.0
     #: Events in one chunk of the source.
     chunk: int = 4000
+    #: Whether every other chunk is empty.
+    stutter: bool = False
     settle_delay: float = 1.0
     #: Bytes of log kept for slow projections.
     retained_wal: int = 4 * 1024**3
@@ -273,7 +275,9 @@ class Process:
 
     def _make_source(self, epoch: int) -> MemorySource:
         world = self._world
-        self._source = MemorySource(world.database, epoch, world.shape.chunk)
+        self._source = MemorySource(
+            world.database, epoch, world.shape.chunk, stutter=world.shape.stutter
+        )
         return gated(self._source, "source", self.life)
 
     async def _elected(self, rewound: bool) -> None:  # noqa: FBT001 - the relay's callback
