@@ -49,6 +49,7 @@ def plan(seed: int) -> Plan:
         partitions=chance.randint(1, 4),
         direct=direct,
         chunk=chance.choice((1, 2, 5, 4000)),
+        piecemeal=chance.random() < 0.2,
         stutter=chance.random() < 0.3,
         settle_delay=chance.choice(_DELAYS),
         seed=seed,

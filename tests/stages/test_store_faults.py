@@ -132,6 +132,21 @@ def test_what_a_store_lost_again_is_not_forgotten_meanwhile(tell):
     run(story())
 
 
+def test_a_batch_that_breaks_off_anywhere(tell):
+    """Documents one by one, the checkpoint last: each document knows what it contains."""
+
+    async def story(after):
+        async with tell(Shape(piecemeal=True), spoil=0.05) as told:
+            told.world.start()
+            for number in range(4):
+                told.world.library.interrupt(after + number)
+                await told.write(3)
+            await told.end()
+
+    for after in range(8):
+        run(story(after))
+
+
 def test_what_nobody_has_any_more_is_said_to_readers(tell):
     """No log, and PostgreSQL was allowed to forget: never a wrong answer without a word."""
 
