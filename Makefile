@@ -1,11 +1,11 @@
 # Two commands do everything on a machine that has Python 3.11 and make: `make demo`, `make test`.
-PYTHON ?= python3
+# Another Python than the first that fits: make demo PYTHON=/path/to/python3
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-DEV := $(shell $(PYTHON) .ci/dev_requirements.py 2>/dev/null)
 
-.PHONY: demo test lint types check format clean chaos bench
+.PHONY: demo test lint types check format clean
 
 demo: $(STAMP)
 	$(BIN)/readside demo
@@ -27,15 +27,8 @@ format: $(STAMP)
 
 check: lint types test
 
-# uv where it is there, else venv and pip.
-$(STAMP): pyproject.toml .ci/dev_requirements.py
-	@if command -v uv >/dev/null 2>&1; then \
-	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
-	  uv pip install --quiet --python $(BIN)/python -e '.[embedded,uvloop]' $(DEV); \
-	else \
-	  $(PYTHON) -m venv $(VENV) && \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,uvloop]' $(DEV); \
-	fi
+$(STAMP): pyproject.toml .ci/install .ci/dev_requirements.py
+	@.ci/install $(VENV) $(PYTHON)
 	@touch $(STAMP)
 
 clean:

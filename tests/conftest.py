@@ -13,15 +13,24 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 import readside
 from readside.adapters.embedded import Addresses, EmbeddedServers
-from readside.adapters.postgres.installation import Names
+from readside.adapters.postgres.names import Names
 from readside.ports.ending import end
 from readside.service import Service
 
 for name in [name for name in os.environ if name.startswith("READSIDE_")]:
     del os.environ[name]
+
+
+# No deadline, for a busy machine is no bug. READSIDE_ is taken, so the long run has its own name.
+settings.register_profile(
+    "short", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("long", settings.get_profile("short"), max_examples=5000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 
 @pytest.fixture(scope="session")

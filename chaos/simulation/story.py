@@ -99,7 +99,7 @@ class _Story:
         self._look(world)
         self._problems += [
             f"{name} is halted: {reason}"
-            for (_, name), reason in sorted(world.library.shelves.halted.items())
+            for (_, name, _), reason in sorted(world.library.shelves.halted.items())
             if reason
         ]
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from psycopg_pool import AsyncConnectionPool
 
 from readside.adapters.postgres.connection import CONNECT_TIMEOUT, connect
-from readside.adapters.postgres.installation import checked_name, install
+from readside.adapters.postgres.installation import install
 from readside.adapters.postgres.ledger import PostgresLedger
+from readside.adapters.postgres.names import checked_name
 from readside.adapters.postgres.session import Session
 from readside.core.errors import SchemaError
 from readside.ports.clock import Clock, SystemClock
@@ -117,7 +118,8 @@ class Runtime:
     async def install(self) -> list[str]:
         """Install readside's schema, publication and slot; returns what was done."""
         dsn = (await self.addresses()).write_store
-        return await install(dsn, self.app, self.settings.partitions)
+        settings = self.settings
+        return await install(dsn, self.app, settings.partitions, settings.max_payload)
 
     async def store(self) -> Store:
         """The read store."""

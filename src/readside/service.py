@@ -12,10 +12,10 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from readside.adapters.postgres.connection import connect, translated
-from readside.adapters.postgres.installation import tend_partitions
 from readside.adapters.postgres.leases import PostgresLeases
 from readside.adapters.postgres.ledger import PostgresLedger
-from readside.adapters.postgres.parking import PostgresParking
+from readside.adapters.postgres.parking import PostgresParking, forget_retried
+from readside.adapters.postgres.partitions import tend_partitions
 from readside.adapters.postgres.session import Session
 from readside.adapters.postgres.source import SlotSource
 from readside.core.backoff import Backoff
@@ -98,6 +98,12 @@ class Service:
         ledger = PostgresLedger(self._session(addresses, "notes"), self._runtime.app)
         names = list(self._projections)
         capture: Capture = await self._patiently(lambda: ledger.register(self._runtime.app, names))
+        if capture.partitions != (wanted := self._runtime.settings.partitions):
+            raise SettingsError(
+                f"App {self._runtime.app} was installed with {capture.partitions} partitions,"
+                f" not {wanted}.",
+                mend=f"use partitions={capture.partitions}, here and where you write",
+            )
         if self._role in ("all", "relay"):
             await self._patiently(lambda: ledger.capture(self._runtime.app))
         await self._patiently(lambda: broker.open(self._runtime.app, capture.partitions))
@@ -126,7 +132,7 @@ class Service:
     ) -> None:
         tasks: list[asyncio.Task[None]] = []
         if self._role in ("all", "projector"):
-            self.projector = self._make_projector(addresses, capture, broker, store)
+            self.projector = self._make_projector(addresses, capture, broker, store, alone=direct)
         if self._role in ("all", "relay"):
             self.relay = self._make_relay(addresses, broker, direct=direct)
             tasks += [
@@ -134,8 +140,8 @@ class Service:
                 asyncio.create_task(self._tend_partitions(addresses), name="partitions"),
             ]
         if self.projector is not None:
-            run = self._run_elected() if direct else self.projector.run()
-            tasks.append(asyncio.create_task(run, name="projector"))
+            run = self._run_elected if direct else self.projector.run
+            tasks.append(asyncio.create_task(run(), name="projector"))
         self.ready.set()
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -149,11 +155,16 @@ class Service:
                     await self.projector.close()
 
     def _make_projector(
-        self, addresses: Addresses, capture: Capture, broker: Broker, store: Store
+        self,
+        addresses: Addresses,
+        capture: Capture,
+        broker: Broker,
+        store: Store,
+        *,
+        alone: bool,
     ) -> Projector:
         app, settings = self._runtime.app, self._runtime.settings
         around = Surroundings(
-            capture,
             broker,
             store,
             PostgresLedger(self._session(addresses, "progress"), app),
@@ -162,7 +173,7 @@ class Service:
             self.worker,
             self._runtime.clock,
         )
-        return Projector(self._projections, around)
+        return Projector(self._projections, around, capture.partitions, alone=alone)
 
     def _make_relay(self, addresses: Addresses, broker: Broker, *, direct: bool) -> Relay:
         app, settings = self._runtime.app, self._runtime.settings
@@ -184,6 +195,7 @@ class Service:
             await self.projector.seize()
 
     async def _run_elected(self) -> None:
+        """Project while this process has the slot; when another has it, give everything back."""
         if self.relay is None or self.projector is None:
             return
         relay = self.relay
@@ -199,10 +211,12 @@ class Service:
                 async with connection:
                     with translated(addresses.write_store):
                         done: list[str] = []
-                        await tend_partitions(connection, self._runtime.app, retention, done)
+                        app = self._runtime.app
+                        complete = await tend_partitions(connection, app, retention, done)
+                        await forget_retried(connection, app, retention)
                 for what in done:
                     log.info(what)
-                await self._runtime.clock.sleep(_TEND_PARTITIONS_EVERY)
+                await self._runtime.clock.sleep(_TEND_PARTITIONS_EVERY if complete else 30.0)
             except ReadsideError as error:
                 log.warning("outbox partitions: %s", error)
                 await self._runtime.clock.sleep(30.0)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -14,6 +17,13 @@ from readside.core.errors import SettingsError
 
 _FILE = "readside.toml"
 _PREFIX = "READSIDE_"
+_FORMS = {
+    "write_store": "postgresql://user:password@host:5432/database",
+    "broker": "nats://host:4222, or direct: for none",
+    "read_store": "redis://host:6379/0",
+}
+# A host with a port looks like a scheme too, so a scheme alone is `direct:` or has slashes.
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:(//|$)", re.IGNORECASE)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,33 +68,67 @@ def load(
         SettingsError: a name is unknown or a value does not fit; the message says where it came from.
     """
     environment = os.environ if environment is None else environment
+    merged = _from_file(environment) | _from_environment(environment)
+    given = {name: value for name, value in (arguments or {}).items() if value is not None}
+    merged |= _fitting(given, "the arguments of App", "{}")
+    return _checked(msgspec.convert(merged, Settings, strict=False))
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    fields = {f"{_PREFIX}{name.upper()}": name for name in Settings.__struct_fields__}
+    for variable in sorted(environment):
+        # Others may begin like this too (Kubernetes makes some for a service called readside),
+        # but a slip of the pen would silently mean embedded servers.
+        if variable.startswith(_PREFIX) and variable not in fields:
+            meant = get_close_matches(variable, fields, 1, 0.9)
+            if meant and meant[0] not in environment:
+                raise SettingsError(f"There is no {variable}.", mend=f"write {meant[0]}")
+    found = {
+        name: environment[variable] for variable, name in fields.items() if variable in environment
+    }
+    return _fitting(found, "the environment", f"{_PREFIX}{{}}")
+
+
+def _from_file(environment: Mapping[str, str]) -> dict[str, Any]:
     named = environment.get(f"{_PREFIX}CONFIG")
-    merged: dict[str, Any] = _from_file(Path(named or _FILE), named=bool(named))
-    for field in Settings.__struct_fields__:
-        value = environment.get(f"{_PREFIX}{field.upper()}")
-        if value is not None:
-            merged[field] = value
-    merged |= {name: value for name, value in (arguments or {}).items() if value is not None}
+    path = Path(named or _FILE)
     try:
-        settings = msgspec.convert(merged, Settings, strict=False)
-    except msgspec.ValidationError as error:
+        found = msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
+    except FileNotFoundError:
+        if named is None:
+            return {}
         raise SettingsError(
-            f"{error}.", mend=f"known settings: {', '.join(Settings.__struct_fields__)}"
+            f"{named} does not exist.", mend=f"correct {_PREFIX}CONFIG, or unset it"
+        ) from None
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from error
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise SettingsError(
+            f"{path} is no TOML: {error}.", mend='write lines like: broker = "nats://host:4222"'
         ) from error
-    return _checked(settings)
+    return _fitting(found, str(path), "{}")
 
 
-def _from_file(path: Path, *, named: bool) -> dict[str, Any]:
-    try:
-        return msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
-    except FileNotFoundError as error:
-        if named:  # else a typing error would start embedded servers
+def _fitting(found: dict[str, Any], source: str, spelling: str) -> dict[str, Any]:
+    """Make sure that the settings of one source are settings, to be able to name the source."""
+    known = Settings.__struct_fields__
+    for name, value in found.items():
+        if name not in known:
+            meant = get_close_matches(name, known, 1, 0.75)
             raise SettingsError(
-                f"{path} does not exist.", mend=f"correct {_PREFIX}CONFIG, or unset it"
+                f"{name!r} in {source} is not a setting.",
+                mend=f"write {meant[0]}" if meant else f"settings are {', '.join(known)}",
+            )
+        try:
+            msgspec.convert({name: value}, Settings, strict=False)
+        except msgspec.ValidationError as error:
+            said = spelling.format(name.upper() if spelling != "{}" else name)
+            wanted = str(error).partition(" - at ")[0].replace("`", "")
+            raise SettingsError(
+                f"{said} in {source} is {value!r}: {wanted[:1].lower()}{wanted[1:]}.",
+                mend=f"correct it, or leave it out for {getattr(Settings(), name)!r}",
             ) from error
-        return {}
-    except (OSError, msgspec.MsgspecError, ValueError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}", mend="correct the file") from error
+    return found
 
 
 def _checked(settings: Settings) -> Settings:
@@ -95,11 +139,19 @@ def _checked(settings: Settings) -> Settings:
             raise SettingsError(
                 f"{field} is {getattr(settings, field)}.", mend="use a positive number"
             )
+    for field, form in _FORMS.items():
+        url = getattr(settings, field)
+        if url and not _SCHEME.match(url):
+            raise SettingsError(f"{field} is no URL.", mend=f"write it as {form}")
+        ports = (
+            host.rpartition(":") for host in urlsplit(url).netloc.rpartition("@")[2].split(",")
+        )
+        if any(colon and not port.isdecimal() and "]" not in port for _, colon, port in ports):
+            raise SettingsError(f"The port in {field} is not a number.", mend=f"write it as {form}")
     if settings.write_store and not settings.write_store.startswith(
         ("postgresql://", "postgres://")
     ):
         raise SettingsError(
-            "write_store is no URL of PostgreSQL.",
-            mend="postgresql://user:password@host:5432/database",
+            "write_store is no URL of PostgreSQL.", mend=f"write it as {_FORMS['write_store']}"
         )
     return settings

@@ -10,6 +10,8 @@ from readside.core.errors import AdapterNotFoundError
 from readside.ports.broker import Broker
 from readside.ports.store import Store
 
+_SETTINGS = {"readside.brokers": "READSIDE_BROKER", "readside.stores": "READSIDE_READ_STORE"}
+
 
 def broker_for(url: str) -> Broker:
     """Make the broker that a URL names.
@@ -30,7 +32,7 @@ def store_for(url: str) -> Store:
 
 
 def _load(group: str, url: str) -> Any:
-    scheme = urlsplit(url).scheme or url
+    scheme = urlsplit(url).scheme
     known = entry_points(group=group)
     for entry in known:
         if entry.name == scheme:
@@ -38,8 +40,16 @@ def _load(group: str, url: str) -> Any:
                 return entry.load()
             except ModuleNotFoundError as error:
                 raise AdapterNotFoundError(
-                    f"{scheme}:// needs the module {error.name}.",
-                    mend=f"pip install 'readside[{scheme.removesuffix('s')}]'",
+                    f"{scheme}: needs the module {error.name}.", mend=_install(entry.module)
                 ) from error
     names = ", ".join(sorted(entry.name for entry in known))
-    raise AdapterNotFoundError(f"Nothing provides {scheme}:// ({names}).")
+    raise AdapterNotFoundError(
+        f"Nothing provides {scheme}: (installed: {names}).", mend=f"correct {_SETTINGS[group]}"
+    )
+
+
+def _install(module: str) -> str:
+    own, _, vendor = module.removesuffix(".store").removesuffix(".broker").rpartition(".")
+    if own == "readside.adapters":
+        return f"pip install 'readside[{vendor}]'"
+    return f"install what {module} needs"

@@ -4,6 +4,7 @@ import pytest
 
 from readside.adapters.memory.database import Database
 from readside.adapters.memory.parking import MemoryParking
+from readside.core.position import Position
 from readside.testing.conformance.parking import ParkingContract
 
 
@@ -19,5 +20,9 @@ class TestMemoryParking(ParkingContract):
         events = self.database.tables.parked_events
         return [events[name] for name in sorted(events) if name[:2] == (unit, key)]
 
+    async def applied(self, unit, key, until):
+        await MemoryParking(self.database).applied(unit, key, until)
+
     async def free(self, unit, key):
-        await MemoryParking(self.database).free(unit, key)
+        await self.applied(unit, key, Position(2**31, 0, 0))
+        assert await MemoryParking(self.database).free(unit, key)

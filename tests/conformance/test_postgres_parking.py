@@ -35,7 +35,8 @@ class TestPostgresParking(ParkingContract):
     async def waiting(self, unit, key):
         cursor = await self.client.execute(
             "SELECT partition, position, predecessor, nth, id, type, event_key, version, payload,"
-            f" recorded_at, headers FROM readside.parked_events {WHERE} ORDER BY position",
+            f" recorded_at, headers FROM readside.parked_events {WHERE}"
+            " AND applied_at IS NULL ORDER BY position",
             [self.app, *unit, key],
         )
         return [
@@ -46,7 +47,16 @@ class TestPostgresParking(ParkingContract):
             for row in await cursor.fetchall()
         ]  # fmt: skip
 
+    async def applied(self, unit, key, until):
+        await self.client.execute(
+            f"UPDATE readside.parked_events SET applied_at = now() {WHERE} AND position <= %s",
+            [self.app, *unit, key, until.encode()],
+        )
+
     async def free(self, unit, key):
+        await self.client.execute(
+            f"UPDATE readside.parked_events SET applied_at = now() {WHERE}", [self.app, *unit, key]
+        )
         await self.client.execute(
             f"DELETE FROM readside.parked_documents {WHERE}", [self.app, *unit, key]
         )

@@ -160,9 +160,7 @@ def test_what_nobody_has_any_more_is_said_to_readers(tell):
             await told.write(5)
             await world.clock.sleep(60)
             assert world.behind()
-            assert set(world.library.shelves.halted) == {
-                (world.app, name) for name in world.projections
-            }
-            assert all(world.library.shelves.halted.values())
+            halted = {(app, name) for app, name, _ in world.library.shelves.halted}
+            assert halted == {(world.app, name) for name in world.projections}
 
     run(story())

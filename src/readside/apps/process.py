@@ -3,33 +3,62 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from readside.core.errors import ReadsideError
+from readside.ports.ending import end
 
-#: Exit codes: ended by Ctrl-C or SIGTERM; failed with a message.
-INTERRUPTED = 130
+#: Exit codes: failed with a message; what shells add to the number of the signal that ended us.
 FAILED = 1
+SIGNALLED = 128
 #: Seconds that an orderly end may take; after that the process ends without order, and what
 #: it was doing is repeated at the next start.
-_GRACE = 1.8
+_GRACE = 1.6
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SECRET = re.compile(r"(://[^/\s:@]*:)(?!password@)[^\s/]*@")
+
+Work = Callable[[], Coroutine[Any, Any, int]]
 
 
-def run(work: Coroutine[Any, Any, int]) -> int:
-    """Run until done, Ctrl-C or SIGTERM; print readside's errors without a traceback."""
-    factory = _loop_factory()
+def run(work: Work, *, service: bool = False) -> int:
+    """Run until done, Ctrl-C, SIGTERM or SIGHUP; print readside's errors without a traceback.
+
+    Args:
+        work: makes the coroutine; called before there is a loop, so it may import an app.
+        service: meant to run until SIGTERM, which then is success, as for every server.
+    """
     try:
-        with asyncio.Runner(loop_factory=factory) as runner:
-            return runner.run(_interruptible(work))
+        job = work()
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            code = runner.run(_interruptible(job))
+        sys.stdout.flush()
     except ReadsideError as error:
-        print(f"readside: {error}", file=sys.stderr)
+        complain(error)
         return FAILED
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except BrokenPipeError:  # `| head` has seen enough; Python would complain at exit again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SIGNALLED + signal.SIGPIPE
+    finally:
+        # The loop has put Python's handler back, whose traceback nobody wants at the exit.
+        _replace(signal.SIGINT, signal.SIG_DFL)
+    return 0 if service and code == SIGNALLED + signal.SIGTERM else code
+
+
+def complain(error: ReadsideError) -> None:
+    """Print what is wrong and the mend."""
+    print(f"readside: {redacted(str(error))}", file=sys.stderr)
+
+
+def redacted(text: str) -> str:
+    """Replace the passwords of all URLs in it."""
+    return _SECRET.sub(r"\1***@", text)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -44,25 +73,39 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _interruptible(work: Coroutine[Any, Any, int]) -> int:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
-    stopped = False
+    stopped: asyncio.Future[int] = loop.create_future()
 
-    def stop() -> None:
-        nonlocal stopped
-        if stopped:
-            return
-        stopped = True
-        loop.call_later(_GRACE, _end_now)
-        task.cancel()
+    def stop(number: int) -> None:
+        # Once: `make` and `uv run` pass a Ctrl-C on that the terminal has sent already.
+        if not stopped.done():
+            stopped.set_result(number)
+            guard = threading.Timer(_GRACE, _end_now, [SIGNALLED + number])
+            guard.daemon = True
+            guard.start()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        if stopped:
-            return INTERRUPTED
-        raise
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+            loop.add_signal_handler(number, stop, number)
+    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not stopped.done():
+        return task.result()
+    (failure,) = await end([task])
+    if failure is not None:
+        raise failure
+    return SIGNALLED + stopped.result()
 
 
-def _end_now() -> None:
-    os._exit(INTERRUPTED)  # embedded servers end with their parent
+def _end_now(code: int) -> None:
+    # In a thread: it also works where something blocks the loop.
+    embedded = sys.modules.get("readside.adapters.embedded.servers")
+    if embedded is not None:
+        embedded.end_at_once()
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stdout.isatty():
+            os.write(sys.stdout.fileno(), b"\x1b[?25h")  # a live table had hidden the cursor
+    os._exit(code)
+
+
+def _replace(number: signal.Signals, handler: signal.Handlers) -> None:
+    if signal.getsignal(number) is signal.default_int_handler:
+        signal.signal(number, handler)

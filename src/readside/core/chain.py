@@ -24,19 +24,27 @@ class Verdict(Enum):
     NEXT = "next"
     DUPLICATE = "duplicate"
     HOLE = "hole"
+    #: It follows by its position and not by its number: of another history than what was applied.
+    FORK = "fork"
 
 
-def judge(applied: Position, predecessor: Position, position: Position) -> Verdict:
-    """Say what a record is to a consumer that has applied everything up to `applied`.
+def judge(applied: Head, record: Record) -> Verdict:
+    """Say what a record is to a consumer that has applied everything up to a position.
 
-    A predecessor below `applied` is fine: the consumer knows more than the record's
-    sender had to say (a watermark moved it on past quiet history).
+    A predecessor below that is fine: the consumer knows more than the record's sender had to
+    say (a watermark moved it on past quiet history). But then the record is the very next: where
+    its number is another, the log's positions were used twice, which a database does that came
+    back as it was earlier.
+
+    Args:
+        applied: the consumer's position, and the number of the last record that it has applied.
+        record: what comes.
     """
-    if position <= applied:
+    if record.position <= applied.position:
         return Verdict.DUPLICATE
-    if predecessor <= applied:
-        return Verdict.NEXT
-    return Verdict.HOLE
+    if record.predecessor > applied.position:
+        return Verdict.HOLE
+    return Verdict.NEXT if record.nth == applied.nth + 1 else Verdict.FORK
 
 
 class Chain:

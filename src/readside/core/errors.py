@@ -14,10 +14,11 @@ class ReadsideError(Exception):
     def __init__(self, detail: str = "", *, mend: str = "") -> None:
         self.detail = detail
         self.mend = mend
-        super().__init__(detail, mend)
+        super().__init__(detail)  # mend comes back from a pickle by its attribute
 
     def __str__(self) -> str:
-        heading = (type(self).__doc__ or "").strip().splitlines()[0]
+        # Python -OO takes docstrings away.
+        heading = (type(self).__doc__ or f"{type(self).__name__}:").strip().splitlines()[0]
         text = f"{heading} {self.detail}".strip()
         return f"{text}\n  mend: {self.mend}" if self.mend else text
 
@@ -72,6 +73,10 @@ class HandlerError(ReadsideError):
 
 class StaleReadError(ReadsideError, TimeoutError):
     """The read store has not caught up with this token yet."""
+
+
+class ParkedError(StaleReadError):
+    """This document cannot move on."""
 
 
 class SchemaError(ReadsideError):

@@ -63,6 +63,11 @@ def _declare(made: Any, name: str, key: str | None, wire: str | None, version: i
             f"Event {name} has no field {key!r}; its fields are {', '.join(fields) or 'none'}.",
             mend=f'use one of them: class {name}(readside.Event, key="{example}")',
         )
+    if not wire and not name.isascii():
+        raise DeclarationError(
+            f"No wire type can be made of the name {name!r}.",
+            mend=f'give it one: class {name}(readside.Event, key="{example}", type="some.thing")',
+        )
     wire = wire or wire_type_of(name)
     if not _WIRE_TYPE.fullmatch(wire):
         raise DeclarationError(

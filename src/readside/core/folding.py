@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Generic, NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final, Generic, NamedTuple
 
 from readside.core.errors import DecodeError, HandlerError
 from readside.core.event import Event
-from readside.core.position import WIDTH, Position
+from readside.core.position import Position
 from readside.core.projection import Projection, Route
 from readside.core.record import Checkpoint, Record
 from readside.core.view import ViewT
@@ -43,6 +43,8 @@ class Batch(NamedTuple):
     #: None leaves the checkpoint alone (a parked event applied later).
     checkpoint: Checkpoint | None
     writes: tuple[Write, ...]
+    #: Documents that this batch leaves behind, and which parking of theirs it is: readers are told.
+    parked: tuple[tuple[str, str], ...] = ()
 
 
 class Step(NamedTuple):
@@ -74,25 +76,42 @@ class Folded(NamedTuple):
     skipped: int
 
 
+#: Marks the key under which events wait whose document is not known; no document has such a key.
+UNROUTED: Final = "\x01"
+
+#: Marks an event that a document contains out of its turn, in the text of the positions.
+_LATE: Final = "+"
+
+
 def positions_of(text: str) -> dict[int, str]:
     """Read a document's positions, one encoded position a partition that feeds it."""
     if not text:
         return {}
-    pairs = (part.split(":", 1) for part in text.split(";"))
+    pairs = (part.split(":", 1) for part in text.split(";") if part[0] != _LATE)
     return {int(number): position for number, position in pairs}
 
 
-def positions_text(positions: Mapping[int, str]) -> str:
+def positions_text(positions: Mapping[int, str], late: Iterable[str] = ()) -> str:
     """Write a document's positions; equal positions have equal texts."""
-    if len(positions) == 1:
+    if len(positions) == 1 and not late:
         ((number, position),) = positions.items()
         return f"{number}:{position}"
-    return ";".join(f"{number}:{positions[number]}" for number in sorted(positions))
+    parts = [f"{number}:{positions[number]}" for number in sorted(positions)]
+    return ";".join([*parts, *sorted(late)])
+
+
+def late_of(text: str) -> set[str]:
+    """Read the marks of the events which a document contains out of their turn."""
+    return {part for part in text.split(";") if part[:1] == _LATE}
+
+
+def _late_mark(record: Record) -> str:
+    return f"{_LATE}{record.partition}:{record.position.encode()}"
 
 
 def contains(text: str, partition: int, position: Position) -> bool:
     """Whether a document with these positions has the effect of a record already."""
-    return positions_of(text).get(partition, "0" * WIDTH) >= position.encode()
+    return positions_of(text).get(partition, "") >= position.encode()
 
 
 class Folder(Generic[ViewT]):
@@ -104,26 +123,61 @@ class Folder(Generic[ViewT]):
     def route(self, records: Iterable[Record]) -> list[Step]:
         """Find the documents of each record; unknown types concern none.
 
-        A record which cannot be decoded or routed is filed under its own key, so that
-        it is parked there and everything else flows.
+        A record which cannot be decoded is filed under its own key where that is its document's.
+        Where a routing function or another field would have told the document, nobody knows it:
+        the record is filed as unrouted, and so are the later ones of its key, so that their order
+        is kept. Parked there, they wait, and everything else flows.
         """
         routes = self.projection.routes
         steps: list[Step] = []
+        unrouted: set[str] = set()
         for record in records:
             route = routes.get(record.type)
             if route is None:
+                continue
+            if record.key in unrouted and not route.by_own_key:
+                steps.append(Step(UNROUTED + record.key, record, route, None))
                 continue
             try:
                 event = route.decode(record)
                 keys = route.keys(event)
             except (DecodeError, HandlerError) as error:
-                steps.append(Step(record.key, record, route, None, error))
+                key = record.key
+                if not route.by_own_key:
+                    unrouted.add(key)
+                    key = UNROUTED + key
+                steps.append(Step(key, record, route, None, error))
                 continue
             steps.extend([Step(key, record, route, event) for key in keys])
         return steps
 
-    def fold(self, steps: Iterable[Step], loaded: Mapping[str, Stored]) -> Folded:
-        """Fold the steps into their documents, each document on its own and in order."""
+    def untried(self, record: Record, error: Exception) -> Step | None:
+        """The step that parks a record without a look at it; None if nobody handles it."""
+        route = self.projection.routes.get(record.type)
+        if route is None:
+            return None
+        key = record.key if route.by_own_key else UNROUTED + record.key
+        return Step(key, record, route, None, error)
+
+    def waits(self, record: Record, parked: Collection[str]) -> Step | None:
+        """The step of a record which has to wait unread, because those before it do."""
+        route = self.projection.routes.get(record.type)
+        key = UNROUTED + record.key
+        if route is None or route.by_own_key or key not in parked:
+            return None
+        return Step(key, record, route, None)
+
+    def fold(
+        self, steps: Iterable[Step], loaded: Mapping[str, Stored], *, late: bool = False
+    ) -> Folded:
+        """Fold the steps into their documents, each document on its own and in order.
+
+        Args:
+            steps: what to apply.
+            loaded: every document concerned.
+            late: the steps come out of their turn, long after the checkpoint has passed them; each
+                leaves a mark of its own in its documents, for their positions say nothing about it.
+        """
         by_key: dict[str, list[Step]] = {}
         for step in steps:
             by_key.setdefault(step.key, []).append(step)
@@ -132,7 +186,7 @@ class Folder(Generic[ViewT]):
         held: list[Step] = []
         applied = skipped = 0
         for key, wanted in by_key.items():
-            document = _Document(self.projection, loaded[key])
+            document = _Document(self.projection, loaded[key], late=late)
             poison = document.take(wanted)
             applied += document.applied
             skipped += document.skipped
@@ -150,12 +204,16 @@ _UNREAD: Any = object()
 class _Document:
     """One document on its way through a batch."""
 
-    __slots__ = ("applied", "encoded", "positions", "projection", "skipped", "stored", "view")
+    __slots__ = (
+        "applied", "encoded", "late", "marks", "positions", "projection", "skipped", "stored", "view",
+    )  # fmt: skip
 
-    def __init__(self, projection: Projection[Any], stored: Stored) -> None:
+    def __init__(self, projection: Projection[Any], stored: Stored, *, late: bool = False) -> None:
         self.projection = projection
         self.stored = stored
+        self.late = late
         self.positions = positions_of(stored.positions)
+        self.marks = late_of(stored.positions) if late or _LATE in stored.positions else set()
         self.view: Any = _UNREAD
         self.encoded: bytes | None = None
         self.applied = 0
@@ -169,7 +227,7 @@ class _Document:
                 self.encoded = self._encode(self.view)
             except HandlerError:
                 # One of the views cannot be written: go back and find out which.
-                self.__init__(self.projection, self.stored)  # type: ignore[misc]  # a fresh start
+                self.__init__(self.projection, self.stored, late=self.late)  # type: ignore[misc]  # a fresh start
                 poison = self._take(steps, careful=True)
         return poison
 
@@ -177,7 +235,7 @@ class _Document:
         for step in steps:
             record = step.record
             position = record.position.encode()
-            if self.positions.get(record.partition, "") >= position:
+            if self._has(record, position):
                 self.skipped += 1
                 continue
             try:
@@ -187,9 +245,20 @@ class _Document:
             except (DecodeError, HandlerError) as error:
                 return Poison(step, error)
             self.view = view
-            self.positions[record.partition] = position
+            self._note(record, position)
             self.applied += 1
         return None
+
+    def _has(self, record: Record, position: str) -> bool:
+        if self.late:
+            return _late_mark(record) in self.marks
+        return self.positions.get(record.partition, "") >= position
+
+    def _note(self, record: Record, position: str) -> None:
+        if self.late:
+            self.marks.add(_late_mark(record))
+            position = max(position, self.positions.get(record.partition, ""))
+        self.positions[record.partition] = position
 
     def _apply(self, step: Step) -> Any:
         if step.event is None:
@@ -203,9 +272,20 @@ class _Document:
         if view is None:
             return None
         try:
-            return self.projection.codec.encode(view)
+            encoded = self.projection.codec.encode(view)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise HandlerError(f"The view cannot be written as JSON: {error}") from error
+        try:
+            # msgspec checks types when it reads, not when a struct is made.
+            self.projection.codec.decode(encoded)
+        except DecodeError as error:
+            raise HandlerError(
+                f"A handler of projection {self.projection.name!r} returned a view whose values do"
+                f" not fit its fields: {error.detail}",
+                mend="convert the values in the handler, or change the view's types",
+            ) from error
+        return encoded
 
     def write(self, key: str) -> Write:
-        return Write(key, self.stored.positions, positions_text(self.positions), self.encoded)
+        positions = positions_text(self.positions, self.marks)
+        return Write(key, self.stored.positions, positions, self.encoded)

@@ -12,6 +12,7 @@ class Known(NamedTuple):
 
     epoch: int
     system_identifier: str
+    timeline: int
     confirmed_lsn: int
     shipped_lsn: int
 
@@ -20,6 +21,9 @@ class Seen(NamedTuple):
     """What the database says about itself now."""
 
     system_identifier: str
+    timeline: int
+    #: Where the log left the known timeline for a newer one; None if it did not.
+    left_at: int | None
     flushed_lsn: int
     slot_exists: bool
     #: None where the slot cannot say (it was never read).
@@ -36,11 +40,18 @@ def restarted(known: Known, newest: Position, seen: Seen) -> str:
         newest: the newest position that the broker holds, which a restore leaves alone.
         seen: the database now.
 
-    A new timeline alone is no restart: after a failover the slot was either synchronised and
-    carries on, or it does not exist, which is the case below.
+    A new timeline alone is no restart: after a failover a slot that was synchronised carries on,
+    if nothing was shipped that the new primary never had.
     """
     if seen.system_identifier != known.system_identifier:
         return "the database is another cluster than before"
+    shipped = max(known.confirmed_lsn, known.shipped_lsn)
+    if newest.epoch == known.epoch:
+        shipped = max(shipped, newest.lsn)
+    if seen.left_at is not None and seen.left_at < shipped:
+        return "events were shipped which the database lost in a failover or a restore"
+    if seen.timeline < known.timeline:
+        return "the database went back to an earlier timeline"
     if not seen.slot_exists:
         return "the replication slot is gone"
     if seen.slot_lost:

@@ -24,12 +24,20 @@ _EVENT_AND_VIEW = 2
 class Route:
     """One handler of a projection: an event class, its documents' keys, the function."""
 
-    __slots__ = ("_decoder", "_keys", "event", "handler", "wants_view")
+    __slots__ = ("_decoder", "_keys", "by_own_key", "event", "handler", "wants_view")
 
     def __init__(
-        self, event: type[Event], keys: KeyFunction, handler: Handler, *, wants_view: bool
+        self,
+        event: type[Event],
+        keys: KeyFunction,
+        handler: Handler,
+        *,
+        wants_view: bool,
+        by_own_key: bool,
     ) -> None:
         self.event = event
+        #: Whether the event's own key names the document, so that it is known without decoding.
+        self.by_own_key = by_own_key
         self.handler = handler
         self.wants_view = wants_view
         self._keys = keys
@@ -117,7 +125,11 @@ class Projection(Generic[ViewT]):
                 mend="keep one handler for an event, or give the other class its own type",
             )
         self.routes[wire] = Route(
-            event, _key_function(event, key), handler, wants_view=_arity(handler) == _EVENT_AND_VIEW
+            event,
+            _key_function(event, key),
+            handler,
+            wants_view=_arity(handler) == _EVENT_AND_VIEW,
+            by_own_key=key is None or key == event.__event_key__,
         )
         return handler
 
@@ -151,12 +163,19 @@ def _arity(handler: Handler) -> int:
             f"Handler {_name(handler)} is async.",
             mend="handlers are pure functions: use def, and put what you need into the event",
         )
-    required = [
+    parameters = [
         parameter
         for parameter in inspect.signature(handler).parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
+    required = [parameter for parameter in parameters if parameter.default is parameter.empty]
+    for parameter in parameters[:_EVENT_AND_VIEW]:
+        if parameter not in required and parameter.kind is not parameter.KEYWORD_ONLY:
+            raise DeclarationError(
+                f"Handler {_name(handler)} gives {parameter.name} a default, so nobody can tell whether"
+                " it wants the current view.",
+                mend="take (event, current view) without defaults; make other arguments keyword-only",
+            )
     named = any(parameter.kind is parameter.KEYWORD_ONLY for parameter in required)
     if named or len(required) not in (1, _EVENT_AND_VIEW):
         raise DeclarationError(

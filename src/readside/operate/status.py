@@ -8,7 +8,8 @@ import msgspec
 from psycopg.rows import namedtuple_row
 
 from readside.adapters.postgres.connection import Connection, connect, translated
-from readside.adapters.postgres.installation import Names, check_schema
+from readside.adapters.postgres.installation import check_schema
+from readside.adapters.postgres.names import Names
 from readside.core.errors import SchemaError
 from readside.core.lagging import Sample, seconds_behind
 from readside.core.position import Position
@@ -174,7 +175,7 @@ async def _unread(connection: Connection, capture: Any) -> int:
     (row,) = await _rows(
         connection,
         "SELECT count(*) AS n FROM (SELECT FROM readside.outbox WHERE app = %s"
-        " AND recorded_at > to_timestamp(%s / 1e6) LIMIT %s) some",
+        " AND recorded_at > to_timestamp(%s / 1e6) LIMIT %s) AS newest",
         capture.app,
         capture.shipped_at,
         _COUNT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from readside.core.chain import Head
@@ -10,6 +10,7 @@ from readside.core.folding import Step
 from readside.core.lagging import Sample
 from readside.core.leases import Unit
 from readside.core.position import BEGINNING, Position
+from readside.core.record import Record
 from readside.core.settling import Bookmark
 from readside.core.shipping import Wish
 
@@ -85,6 +86,8 @@ class Progress(NamedTuple):
     detail: str
     #: Events a second, lately.
     rate: float
+    #: The lease's, so that a worker which wakes up late does not speak for its successor.
+    token: int = 0
 
 
 class ProjectorLedger(Protocol):
@@ -92,6 +95,9 @@ class ProjectorLedger(Protocol):
 
     async def register(self, app: str, projections: Sequence[str]) -> Capture:
         """Make the projections known, so that nothing they need is forgotten; learn the history."""
+
+    async def history(self) -> Capture:
+        """The history as it is now: another process may have seen it restart."""
 
     async def report(self, progress: Sequence[Progress]) -> None:
         """Note how far units have come."""
@@ -112,13 +118,35 @@ class Lease(NamedTuple):
     unit: Unit
     #: Grows with every change of owner.
     token: int
+    #: Owners in a row, this one included, of which none has applied anything or left in order.
+    starts: int = 0
 
 
 class Leases(Protocol):
     """Who works on what. Time is the ledger's own clock, never a worker's."""
 
-    async def tend(self, worker: str, units: Sequence[Unit]) -> list[Lease]:
-        """Renew, take a fair share, give up what exceeds it; return what is held now."""
+    async def tend(
+        self,
+        worker: str,
+        units: Sequence[Unit],
+        *,
+        thriving: Collection[Unit] = (),
+        alone: bool = False,
+    ) -> list[Lease]:
+        """Renew, take a fair share, give up what exceeds it; return what is held now.
+
+        Args:
+            worker: the one that asks.
+            units: all there are.
+            thriving: those on which this worker has applied something since the last time.
+            alone: share with nobody; this worker was elected otherwise.
+        """
+
+    async def attempt(self, lease: Lease, position: Position) -> int:
+        """Note durably that the record at a position is tried now; return how often it was.
+
+        Returns 0 where the lease is no longer held.
+        """
 
     async def outbid(self, worker: str, lease: Lease, token: int) -> Lease | None:
         """Renew a held lease with a token above `token`; None where it is no longer held.
@@ -141,17 +169,33 @@ class Parked(NamedTuple):
     error: BaseException | None
 
 
+class Hold(NamedTuple):
+    """One parking of a document."""
+
+    #: No other parking has it.
+    name: str
+    #: The event that failed: it waits, and so does everything after it.
+    since: Position
+
+
 class Parking(Protocol):
     """Documents which cannot move on, with their events in order."""
 
-    async def parked(self, unit: Unit) -> frozenset[str]:
-        """The keys of the unit's parked documents."""
+    async def parked(self, unit: Unit) -> Mapping[str, Hold]:
+        """The unit's parked documents, by key."""
 
-    async def park(self, unit: Unit, steps: Sequence[Parked]) -> frozenset[str]:
+    async def park(self, unit: Unit, steps: Sequence[Parked]) -> Mapping[str, Hold]:
         """Put steps away durably; putting one away twice is putting it away once.
 
         A step without an error is refused when its document is not parked any more.
 
         Returns:
-            the keys whose documents were free again: fold their steps after all.
+            the holds of these steps' documents, by key; the keys which lack were free again:
+            fold their steps after all.
+        """
+
+    async def retried(self, unit: Unit, until: Position) -> Sequence[tuple[str, Record]]:
+        """Events up to a position which were applied by a retry, lately, each with its document's key.
+
+        By key, and in order. A read store that went back in time may lack them, and its checkpoint will not bring them.
         """

@@ -31,11 +31,15 @@ class Outcome(Enum):
 
 
 class Reading(NamedTuple):
-    """Documents, as a reader sees them."""
+    """Documents, and what is to know about them, all of one moment."""
 
     documents: list[bytes | None]
     #: Why the projection must not be trusted; empty if it may.
     halted: str
+    #: The checkpoints of the partitions that were asked for, where there are any.
+    checkpoints: Mapping[int, Checkpoint]
+    #: Keys of documents that are parked behind an event of these partitions.
+    parked: frozenset[str]
 
 
 class Store(Protocol):
@@ -64,11 +68,23 @@ class Store(Protocol):
     async def apply(self, batch: Batch) -> Outcome:
         """Write documents and checkpoint if checkpoint and documents are still as expected."""
 
-    async def read(self, projection: str, keys: Sequence[str]) -> Reading:
-        """The documents for a reader, in the order of the keys."""
+    async def read(
+        self, projection: str, keys: Sequence[str], partitions: Sequence[int] = ()
+    ) -> Reading:
+        """The documents for a reader, in the order of the keys, and how far these partitions are."""
 
-    async def halt(self, projection: str, reason: str) -> None:
-        """Tell readers that the projection is wrong; an empty reason takes it back."""
+    async def halt(self, projection: str, partition: int, reason: str) -> None:
+        """Tell readers that a partition of the projection is wrong; an empty reason takes it back."""
+
+    async def unpark(self, projection: str, partition: int, key: str, parking: str) -> None:
+        """Take back what `Batch.parked` said of a document, if it still is the same parking."""
+
+    async def reset(self, projection: str, checkpoints: Mapping[int, Checkpoint] | None) -> int:
+        """Forget everything about a projection, and begin at these checkpoints if there are any.
+
+        Returns the number of documents that were removed. Not atomic: nobody may work on the
+        projection meanwhile, and after a failure it has to be repeated.
+        """
 
     async def close(self) -> None:
         """Disconnect."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 from readside.core.errors import FencedError
-from readside.core.folding import Batch, Folded, Folder
+from readside.core.folding import UNROUTED, Batch, Folded, Folder
 from readside.core.folding import Step as FoldStep
 from readside.core.leases import Unit
+from readside.core.position import Position
 from readside.core.record import Checkpoint, Record
-from readside.ports.ledger import Parked, Parking
+from readside.ports.ledger import Hold, Parked, Parking
 from readside.ports.probe import probe
 from readside.ports.store import Outcome, Store
+from readside.projector.release import release
 
 log = logging.getLogger("readside.projector")
 
@@ -25,27 +30,58 @@ class Folds:
         self._folder = folder
         self._store = store
         self._parking = parking
-        self._parked: set[str] = set()
+        self._parked: dict[str, Hold] = {}
 
-    async def open(self) -> None:
-        """Learn which documents are parked."""
-        self._parked = set(await self._parking.parked(self._unit))
+    async def open(self, until: Position) -> None:
+        """Learn which documents are parked, and see that the store has what was retried.
+
+        Args:
+            until: the checkpoint; what comes after it, comes again.
+        """
+        self._parked = dict(await self._parking.parked(self._unit))
+        found = await self._parking.retried(self._unit, until)
+        for key, pairs in itertools.groupby(found, key=itemgetter(0)):
+            records = [record for _, record in pairs]
+            released = await release(self._folder, self._store, self._unit, key, records)
+            if released.failed is not None:
+                await self._park_again(key, records, released.failed, released.error)
+
+    async def _park_again(
+        self, key: str, records: list[Record], failed: FoldStep, error: Exception | None
+    ) -> None:
+        """What could be applied once cannot be applied again: the code has changed."""
+        position = failed.record.position
+        rest = [record for record in records if record.position > position]
+        steps = [Parked(failed._replace(key=key), error)]
+        steps += [Parked(FoldStep(key, record, failed.route, None), None) for record in rest]
+        self._parked |= await self._parking.park(self._unit, steps)
 
     async def apply(
-        self, records: list[Record], expected: Checkpoint, checkpoint: Checkpoint
+        self,
+        records: list[Record],
+        expected: Checkpoint,
+        checkpoint: Checkpoint,
+        untried: Exception | None = None,
     ) -> None:
         """Bring the store from one checkpoint to the next.
+
+        Args:
+            records: what lies between them.
+            expected: where the store is.
+            checkpoint: where it shall be.
+            untried: park the records for this reason, without a try.
 
         Raises:
             FencedError: the store's checkpoint is another one; nothing was written.
             UnavailableError: a server is away; what was written, if anything, was everything.
         """
-        steps = self._folder.route(records)
+        steps = self._route(records, untried)
         while True:
-            folded = await self._fold(steps)
+            folded, parked = await self._fold(steps)
             if folded is None:
-                continue  # an operator freed a document meanwhile
-            batch = Batch(*self._unit, expected, checkpoint, folded.writes)
+                steps = self._route(records, untried)  # an operator freed a document meanwhile
+                continue
+            batch = Batch(*self._unit, expected, checkpoint, folded.writes, parked)
             outcome = await self._store.apply(batch)
             if outcome is Outcome.APPLIED:
                 return
@@ -53,31 +89,64 @@ class Folds:
                 raise FencedError("the checkpoint is not as it was left")
             probe("projector.conflict")
 
-    async def _fold(self, steps: list[FoldStep]) -> Folded | None:
+    def _route(self, records: list[Record], untried: Exception | None) -> list[FoldStep]:
+        folder = self._folder
+        if untried is not None:
+            found = [folder.untried(record, untried) for record in records]
+            return [step for step in found if step is not None]
+        if not any(key.startswith(UNROUTED) for key in self._parked):
+            return folder.route(records)
+        waiting = {record.position: self._waits(record) for record in records}
+        steps = folder.route(record for record in records if waiting[record.position] is None)
+        return [*steps, *(step for step in waiting.values() if step is not None)]
+
+    def _waits(self, record: Record) -> FoldStep | None:
+        step = self._folder.waits(record, self._parked)
+        return step if step is not None and self._held(step) else None
+
+    def _held(self, step: FoldStep) -> bool:
+        hold = self._parked.get(step.key)
+        return hold is not None and step.record.position >= hold.since
+
+    async def _fold(
+        self, steps: list[FoldStep]
+    ) -> tuple[Folded | None, tuple[tuple[str, str], ...]]:
         parked = self._parked
-        free = [step for step in steps if step.key not in parked] if parked else steps
+        free = [step for step in steps if not self._held(step)] if parked else steps
         keys = list(dict.fromkeys(step.key for step in free))
         loaded = await self._store.load(self._unit.projection, keys)
         probe("projector.loaded")
         folded = self._folder.fold(free, dict(zip(keys, loaded, strict=True)))
-        if folded.poisons or len(free) < len(steps):
-            waiting = [step for step in steps if step.key in parked] if parked else []
-            if not await self._park(folded, waiting):
-                return None
-        return folded
+        if not folded.poisons and len(free) == len(steps):
+            return folded, ()
+        waiting = [step for step in steps if self._held(step)] if parked else []
+        away = await self._park(folded, waiting)
+        if away is None:
+            return None, ()
+        return folded, tuple(sorted((key, hold.name) for key, hold in away.items()))
 
-    async def _park(self, folded: Folded, waiting: list[FoldStep]) -> bool:
-        """Put away what cannot go on, before the checkpoint moves past it."""
+    async def _park(self, folded: Folded, waiting: list[FoldStep]) -> Mapping[str, Hold] | None:
+        """Put away what cannot go on, before the checkpoint moves past it; None if some is free."""
         for poison in folded.poisons:
             log.error(
-                "%s:%s is parked at %s: %s",
-                self._unit.projection, poison.step.key, poison.step.record.position, poison.error,
+                "%s is parked at %s: %s",
+                name_of(self._unit.projection, poison.step.key),
+                poison.step.record.position, poison.error,
             )  # fmt: skip
         away = [Parked(poison.step, poison.error) for poison in folded.poisons]
         away += [Parked(step, None) for step in (*folded.held, *waiting)]
         away.sort(key=lambda parked: parked.step.record.position)
-        freed = await self._parking.park(self._unit, away)
+        holds = await self._parking.park(self._unit, away)
         probe("projector.parked")
-        self._parked |= {poison.step.key for poison in folded.poisons}
-        self._parked -= freed
-        return not freed
+        self._parked |= holds
+        freed = {parked.step.key for parked in away} - holds.keys()
+        for key in freed:
+            self._parked.pop(key, None)
+        return None if freed else holds
+
+
+def name_of(projection: str, key: str) -> str:
+    """What to call a parked document."""
+    if key.startswith(UNROUTED):
+        return f"{projection}: events of key {key.removeprefix(UNROUTED)}, document unknown,"
+    return f"{projection}:{key}"

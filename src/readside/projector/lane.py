@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from readside.core.backoff import Backoff
 from readside.core.batching import Limits
-from readside.core.chain import Verdict, judge
+from readside.core.chain import Head, Verdict, judge
 from readside.core.complaints import Complaints
-from readside.core.errors import FencedError, HistoryLostError, LeaseLostError, ReadsideError
+from readside.core.errors import (
+    FencedError,
+    HandlerError,
+    HistoryLostError,
+    LeaseLostError,
+    ReadsideError,
+)
 from readside.core.folding import Batch, Folder
-from readside.core.position import Position
+from readside.core.position import BEGINNING, Position
 from readside.core.projection import Projection
 from readside.core.record import Checkpoint, Record, Watermark
 from readside.core.shipping import Wish
@@ -29,18 +35,26 @@ from readside.projector.healing import Healing, Step
 log = logging.getLogger("readside.projector")
 
 _LIMITS = Limits()
-_MEND = "readside reset module:app projection, where the log or a backup of it reaches back"
+_MEND = (
+    "restore what is missing, or give it up and begin again with what there is:"
+    " readside reset module:app projection"
+)
 #: Seconds to wait for records before looking after other things.
 _PATIENCE = 0.5
 #: Seconds of idleness after which the store is asked whether the checkpoint is still there.
-_LOOK_AFTER = 2.0
+_LOOK_AFTER = 1.0
+#: Owners in a row which applied nothing: from then on, one record at a time, each announced before.
+_SUSPICIOUS = 2
+#: Tries of one record which ended with the process, before it is parked without another.
+_FATAL_TRIES = 2
+#: Records applied one at a time before the suspicion is dropped.
+_CAREFUL_RECORDS = 100
 
 
 @dataclass(frozen=True)
 class Surroundings:
     """What every lane of a projector works with."""
 
-    capture: Capture
     broker: Broker
     store: Store
     ledger: ProjectorLedger
@@ -48,6 +62,8 @@ class Surroundings:
     leases: Leases
     worker: str
     clock: Clock
+    #: Shared, so that one broken server is one complaint and not one a partition.
+    complaints: Complaints = field(default_factory=Complaints)
     limits: Limits = _LIMITS
 
 
@@ -64,11 +80,16 @@ class Lane:
         self._around = around
         self._clock = around.clock
         self._folds = Folds(lease.unit, Folder(projection), around.store, around.parking)
-        self._checkpoint = Checkpoint(around.capture.origin, 0, "", lease.token)
+        self._checkpoint = Checkpoint(BEGINNING, 0, "", lease.token)
+        self._found: Checkpoint | None = None
         self._healing = Healing()
-        self._complaints = Complaints()
+        self._complaints = around.complaints
+        self._patience = Backoff(first=10.0, longest=600.0)
         self._from_first = False
         self._looked_at = 0.0
+        self._careful = _CAREFUL_RECORDS if lease.starts >= _SUSPICIOUS else 0
+        #: Whether the store may still tell readers that this partition is lost.
+        self._halted = True
         self.state = "starting"
         self.detail = ""
         self.applied = 0
@@ -79,6 +100,7 @@ class Lane:
     async def run(self) -> None:
         """Work until cancelled or until the lease turns out to be another's."""
         backoff = Backoff(longest=5.0)
+        fenced = Backoff(first=0.01, longest=1.0)
         while True:
             applied = self.applied
             try:
@@ -89,6 +111,9 @@ class Lane:
                 return
             except FencedError as error:
                 log.warning("%s: %s", self._name, error.detail)
+                if self.applied > applied:
+                    fenced.reset()
+                await self._clock.sleep(fenced.next(self._clock.chance()))
             except HistoryLostError as error:
                 await self._lose(error)
             except ReadsideError as error:
@@ -96,7 +121,7 @@ class Lane:
                     backoff.reset()
                 pause = backoff.next(self._clock.chance())
                 if self._complaints.worth_saying(str(error), self._clock.now()):
-                    log.warning("%s tries again and again: %s", self._name, error)
+                    log.warning("projector tries again and again: %s", error)
                 self._say("retrying", error.detail)
                 await self._clock.sleep(pause)
 
@@ -108,25 +133,40 @@ class Lane:
         self.state, self.detail = state, detail
 
     async def _lose(self, error: HistoryLostError) -> None:
-        log.error("%s: %s", self._name, error)
+        if self._complaints.worth_saying(str(error), self._clock.now()):
+            log.error("%s: %s", self._name, error)
         self._say("lost", error.detail)
+        self._halted = True
         try:
-            await self._around.store.halt(self.lease.unit.projection, error.detail)
+            await self._around.store.halt(*self.lease.unit, error.detail)
         except ReadsideError as failure:
             log.warning("%s: %s", self._name, failure)
-        await self._clock.sleep(10.0)
+        # Rarely: to look again may mean to read the broker's whole log.
+        again_at = self._clock.now() + self._patience.next(self._clock.chance())
+        while self._clock.now() < again_at and not await self._was_reset():
+            await self._clock.sleep(_LOOK_AFTER)
         self._healing = Healing()
+
+    async def _was_reset(self) -> bool:
+        unit = self.lease.unit
+        try:
+            found = await self._around.store.checkpoints(unit.projection, [unit.partition])
+        except ReadsideError:
+            return False
+        return found.get(unit.partition) not in (self._found, self._checkpoint)
 
     async def _session(self) -> None:
         await self._claim()
-        await self._folds.open()
+        await self._folds.open(self._checkpoint.position)
         offset = "" if self._from_first else self._checkpoint.offset
         self._from_first = False
         subscription = await self._around.broker.subscribe(self.lease.unit.partition, offset)
         self.subscribed.set()
         probe("projector.subscribed")
         try:
-            if self.state != "healing":
+            if self.state not in ("healing", "lost"):
+                if self._complaints.clear():
+                    log.info("projector goes on")
                 self._say("following")
             while True:
                 await self._step(subscription)
@@ -136,11 +176,14 @@ class Lane:
     async def _claim(self) -> None:
         """Begin at the store's checkpoint, and put our token there: older owners are fenced off."""
         unit, store = self.lease.unit, self._around.store
+        history = await self._around.ledger.history()
         found = (await store.checkpoints(unit.projection, [unit.partition])).get(unit.partition)
+        self._found = found
         await self._outbid(found)
-        await self._check(found)
-        start = found or Checkpoint(self._around.capture.origin, 0, "", 0)
+        await self._check(found, history)
+        start = found or Checkpoint(history.origin, 0, "", 0)
         self._checkpoint = start._replace(token=self.lease.token)
+        self._known = True
         if found == self._checkpoint:
             return
         claim = Batch(unit.projection, unit.partition, found, self._checkpoint, ())
@@ -157,17 +200,16 @@ class Lane:
             raise LeaseLostError(f"a worker with token {found.token} has it")
         self.lease = newer
 
-    async def _check(self, found: Checkpoint | None) -> None:
+    async def _check(self, found: Checkpoint | None, history: Capture) -> None:
         """Make sure that the store's state belongs to the history that is shipped."""
-        capture = self._around.capture
         if found is None:
-            if not capture.complete:
+            if not history.complete:
                 raise HistoryLostError(
                     "nothing is in the read store, and the history before its last restart is gone",
                     mend=_MEND,
                 )
-        elif found.position.epoch > capture.epoch or (
-            found.position.epoch == capture.epoch
+        elif found.position.epoch > history.epoch or (
+            found.position.epoch == history.epoch
             and found.position.lsn > await self._around.ledger.flushed()
         ):
             raise HistoryLostError(
@@ -177,13 +219,15 @@ class Lane:
             )
 
     async def _step(self, subscription: Subscription) -> None:
-        records, watermark = await subscription.read(self._around.limits, _PATIENCE)
+        limits = self._around.limits
+        if self._careful:
+            limits = limits._replace(records=1)
+        records, watermark = await subscription.read(limits, _PATIENCE)
         if records:
             fresh, hole = self._sift(records)
             if fresh:
                 await self._apply(fresh)
-                self._healing.applied()
-                self._say("following")
+                await self._be_well()
             if hole is not None:
                 await self._heal(f"{hole.position} follows {hole.predecessor}")
         if watermark is not None:
@@ -193,30 +237,62 @@ class Lane:
 
     def _sift(self, records: list[Record]) -> tuple[list[Record], Record | None]:
         """Take what is next, drop duplicates, stop at a hole."""
-        applied = self._checkpoint.position
-        if records[0].predecessor <= applied < records[0].position and all(
+        applied = Head(self._checkpoint.position, self._checkpoint.nth)
+        if judge(applied, records[0]) is Verdict.NEXT and all(
             left.position == right.predecessor for left, right in itertools.pairwise(records)
         ):
             return records, None  # by far the most frequent: a whole batch in its order
         fresh: list[Record] = []
         for record in records:
-            verdict = judge(applied, record.predecessor, record.position)
+            verdict = judge(applied, record)
             if verdict is Verdict.NEXT:
                 fresh.append(record)
-                applied = record.position
+                applied = Head(record.position, record.nth)
             elif verdict is Verdict.HOLE:
                 return fresh, record
+            elif verdict is Verdict.FORK:
+                raise HistoryLostError(
+                    f"record {record.nth} at {record.position} follows record {applied.nth} at"
+                    f" {applied.position}: the database went back in time and took another way",
+                    mend=_MEND,
+                )
         return fresh, None
 
     async def _apply(self, records: list[Record]) -> None:
         last = records[-1]
         offset = last.offset or self._checkpoint.offset
         checkpoint = Checkpoint(last.position, last.nth, offset, self.lease.token)
-        await self._folds.apply(records, self._checkpoint, checkpoint)
+        untried = await self._suspect(last) if self._careful else None
+        await self._folds.apply(records, self._checkpoint, checkpoint, untried)
         self._checkpoint = checkpoint
         self._known = True
         self.applied += len(records)
+        self._careful = max(0, self._careful - 1)
         probe("projector.applied")
+
+    async def _suspect(self, record: Record) -> HandlerError | None:
+        """Announce a try of a record; say why not to, if it has ended the process before."""
+        tries = await self._around.leases.attempt(self.lease, record.position)
+        probe("projector.announced")
+        if tries == 0:
+            raise LeaseLostError("the lease has run out")
+        if tries <= _FATAL_TRIES:
+            return None
+        return HandlerError(
+            f"{tries - 1} processes died or hung while they applied {record.type} of key {record.key}.",
+            mend="look for endless loops, deep recursion and memory in the handler",
+        )
+
+    async def _be_well(self) -> None:
+        """A next record was applied: no hole here, and nothing lost."""
+        self._healing.applied()
+        if self._halted:
+            await self._around.store.halt(*self.lease.unit, "")
+            self._halted = False
+            self._patience.reset()
+        if self.state in ("healing", "lost"):
+            log.info("%s: nothing is missing any more", self._name)
+        self._say("following")
 
     async def _heed(self, watermark: Watermark, *, idle: bool) -> None:
         position = self._checkpoint.position
@@ -237,9 +313,9 @@ class Lane:
         if await self._around.store.apply(batch) is not Outcome.APPLIED:
             raise FencedError("the checkpoint is not as it was left")
         self._checkpoint = checkpoint
-        self._known = True
         self._looked_at = self._clock.now()
         probe("projector.moved_on")
+        await self._be_well()
 
     async def _look(self) -> None:
         """While idle, see whether the store still is as it was left."""
@@ -258,7 +334,8 @@ class Lane:
         step = self._healing.hole(now, unreachable=unreachable)
         self._say("healing", reason)
         if step is Step.ASK:
-            log.warning("%s: a hole, %s; asking for it again", self._name, reason)
+            if self._complaints.worth_saying(reason, now):
+                log.warning("%s: a hole, %s; asking for it again", self._name, reason)
             await self._around.ledger.wish(Wish(unit, self._checkpoint.position))
             probe("projector.asked")
         elif step is Step.RESCAN:
@@ -277,4 +354,5 @@ class Lane:
         if not self._known and self.state != "lost":
             return None
         position, nth, _, _ = self._checkpoint
-        return Progress(self.lease.unit, position, nth, self.state, self.detail, rate)
+        token = self.lease.token
+        return Progress(self.lease.unit, position, nth, self.state, self.detail, rate, token)

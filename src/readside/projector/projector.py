@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from readside.core.complaints import Complaints
 from readside.core.errors import ReadsideError
 from readside.core.leases import Unit
 from readside.core.projection import Projection
@@ -29,22 +28,27 @@ class Projector:
     Args:
         projections: what to keep in step, by name.
         around: what the lanes work with.
+        partitions: how many there are.
+        alone: take everything; something else elects the one process that works.
     """
 
     def __init__(
         self,
         projections: Mapping[str, Projection[Any]],
         around: Surroundings,
+        partitions: int,
+        *,
+        alone: bool = False,
     ) -> None:
         self._worker = around.worker
         self._projections = projections
         self._around = around
         self._leases = around.leases
         self._lanes: dict[Unit, tuple[Lane, asyncio.Task[None]]] = {}
-        self._complaints = Complaints()
+        self._alone = alone
+        self._tended: dict[Unit, tuple[Lane, int]] = {}
         self._reported: dict[Unit, tuple[Progress, int, float]] = {}
-        partitions = range(around.capture.partitions)
-        self._units = [Unit(name, number) for name in projections for number in partitions]
+        self._units = [Unit(name, number) for name in projections for number in range(partitions)]
         #: Set when the lanes of the first assignment run.
         self.ready = asyncio.Event()
 
@@ -65,7 +69,7 @@ class Projector:
                 try:
                     await (self._tend() if elected() else self._retire())
                 except ReadsideError as error:
-                    if self._complaints.worth_saying(str(error), self._around.clock.now()):
+                    if self._around.complaints.worth_saying(str(error), self._around.clock.now()):
                         log.warning("leases cannot be renewed: %s", error)
                 await self._around.clock.sleep(_TEND_EVERY)
         finally:
@@ -81,7 +85,13 @@ class Projector:
         await end(task for _, task in self._lanes.values())
 
     async def _tend(self) -> None:
-        await self._assign(await self._leases.tend(self._worker, self._units))
+        lanes = {unit: (lane, lane.applied) for unit, (lane, _) in self._lanes.items()}
+        thriving = [unit for unit, now in lanes.items() if now[1] and now != self._tended.get(unit)]
+        leases = await self._leases.tend(
+            self._worker, self._units, thriving=thriving, alone=self._alone
+        )
+        self._tended = lanes
+        await self._assign(leases)
 
     async def _retire(self) -> None:
         """Give everything back at once: something else has elected another process."""
@@ -109,7 +119,7 @@ class Projector:
             [
                 unit
                 for unit, (lane, task) in self._lanes.items()
-                if task.done() or held.get(unit) != lane.lease
+                if task.done() or unit not in held or held[unit].token != lane.lease.token
             ]
         )
         for unit, lease in held.items():

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic
 
-from readside.core.errors import HistoryLostError, StaleReadError
+from readside.core.errors import HistoryLostError, ParkedError, StaleReadError
 from readside.core.event import key_text
 from readside.core.token import Token
 from readside.core.view import ViewCodec, ViewT
 from readside.ports.clock import Clock
-from readside.ports.store import Store
+from readside.ports.store import Reading, Store
 
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.02
+#: Documents that are read again and again while their reader waits.
+_FEW = 16
 
 
 class Reader(Generic[ViewT]):
@@ -34,35 +36,36 @@ class Reader(Generic[ViewT]):
 
         Raises:
             StaleReadError: the projection has not reached `after` within `timeout` seconds.
+            ParkedError: `after` is reached, but one of the documents is parked.
             HistoryLostError: the projection is wrong and has to be rebuilt.
             UnavailableError: the read store is away.
         """
-        if after is not None:
-            await self.wait(after, timeout)
         texts = [key_text(key) for key in keys]
-        reading = await self._store.read(self._projection, texts)
-        if reading.halted:
-            raise HistoryLostError(
-                f"Projection {self._projection} is halted: {reading.halted}",
-                mend="rebuild the projection",
-            )
+        reading = await self._read(texts, after, timeout)
         decode = self._codec.decode
         return [None if document is None else decode(document) for document in reading.documents]
 
-    async def wait(self, token: Token, timeout: float) -> None:
-        """Wait until the projection has applied what the token stands for."""
+    async def _read(self, keys: Sequence[str], token: Token | None, timeout: float) -> Reading:
+        """Read until the documents, at the moment they are read, are as new as the token."""
+        partitions = token.partitions if token else ()
         deadline = self._clock.now() + timeout
         pause = _FIRST_PAUSE
-        missing = list(token.partitions)
-        while missing:
-            found = await self._store.checkpoints(self._projection, missing)
-            missing = [
-                number
-                for number in missing
-                if number not in found or found[number].position < token.position
-            ]
+        probing = token is not None and len(keys) > _FEW
+        while True:
+            # Of many documents, ask only for the checkpoints until these are there.
+            wanted = () if probing else keys
+            reading = await self._store.read(self._projection, wanted, partitions)
+            if reading.halted:
+                raise HistoryLostError(
+                    f"Projection {self._projection} is halted: {reading.halted}",
+                    mend="see: readside status",
+                )
+            missing = _behind(reading, token)
+            if not missing and not probing:
+                break
             if not missing:
-                return
+                probing = False
+                continue
             if self._clock.now() + pause > deadline:
                 raise StaleReadError(
                     f"Projection {self._projection} has not reached {token} within {timeout:g} s"
@@ -71,3 +74,20 @@ class Reader(Generic[ViewT]):
                 )
             await self._clock.sleep(pause)
             pause = min(_LONGEST_PAUSE, pause * 1.5)
+        if reading.parked:
+            raise ParkedError(
+                f"{self._projection}:{min(reading.parked)} waits behind an event which cannot be applied.",
+                mend="see: readside dead-letters list; or read it as it is, without a token",
+            )
+        return reading
+
+
+def _behind(reading: Reading, token: Token | None) -> list[int]:
+    if token is None:
+        return []
+    found = reading.checkpoints
+    return [
+        number
+        for number in token.partitions
+        if number not in found or found[number].position < token.position
+    ]

@@ -251,7 +251,6 @@ class Process:
     def _make_projector(self, capture: Capture, broker: Broker, store: Store) -> Projector:
         world, life = self._world, self.life
         around = Surroundings(
-            capture,
             broker,
             store,
             gated(MemoryLedger(world.database), "ledger", life),
@@ -260,7 +259,8 @@ class Process:
             self.name,
             gated(world.clock, "clock", life),
         )
-        return Projector(world.projections, around)
+        alone = world.shape.direct and self.relay is not None
+        return Projector(world.projections, around, capture.partitions, alone=alone)
 
     def _make_relay(self, broker: Broker) -> Relay:
         world, life = self._world, self.life

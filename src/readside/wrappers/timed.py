@@ -157,13 +157,23 @@ class TimedStore:
             self._watch.applied(batch)
         return outcome
 
-    async def read(self, projection: str, keys: Sequence[str]) -> Reading:
+    async def read(
+        self, projection: str, keys: Sequence[str], partitions: Sequence[int] = ()
+    ) -> Reading:
         """See ports.store."""
-        return await self._inner.read(projection, keys)
+        return await self._inner.read(projection, keys, partitions)
 
-    async def halt(self, projection: str, reason: str) -> None:
+    async def halt(self, projection: str, partition: int, reason: str) -> None:
         """See ports.store."""
-        await self._inner.halt(projection, reason)
+        await self._inner.halt(projection, partition, reason)
+
+    async def unpark(self, projection: str, partition: int, key: str, parking: str) -> None:
+        """See ports.store."""
+        await self._inner.unpark(projection, partition, key, parking)
+
+    async def reset(self, projection: str, checkpoints: Mapping[int, Checkpoint] | None) -> int:
+        """See ports.store."""
+        return await self._inner.reset(projection, checkpoints)
 
     async def close(self) -> None:
         """See ports.store."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -26,6 +26,8 @@ _MANY = (
 
 Row = tuple[Any, ...]
 
+_decoders: dict[type[Event], Callable[[bytes], Any]] = {}
+
 
 def row_of(app: str, event: Event, headers: Mapping[str, str] | None, largest: int) -> Row:
     """Turn an event into a row of the outbox.
@@ -38,6 +40,7 @@ def row_of(app: str, event: Event, headers: Mapping[str, str] | None, largest: i
             f"{type(event).__name__} is no event.", mend="derive its class from readside.Event"
         )
     payload = encode(event)
+    _check(event, payload)
     wire = event.__event_type__
     if len(payload) > largest:
         raise PayloadError(
@@ -52,8 +55,34 @@ def row_of(app: str, event: Event, headers: Mapping[str, str] | None, largest: i
         wire,
         event.__event_version__,
         payload.decode(),
-        msgspec.json.encode(headers).decode() if headers else None,
+        _headers(headers) if headers else None,
     )
+
+
+def _check(event: Event, payload: bytes) -> None:
+    """Read the event back once: msgspec checks types when it reads, not when a struct is made."""
+    decode = _decoders.get(type(event))
+    if decode is None:
+        decode = _decoders[type(event)] = msgspec.json.Decoder(type(event)).decode
+    try:
+        decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise PayloadError(
+            f"{type(event).__name__} does not fit its own fields: {error}",
+            mend="convert the values first, or change the types of the event's fields",
+        ) from error
+
+
+def _headers(headers: Mapping[str, str]) -> str:
+    for name, value in headers.items():
+        if not (isinstance(name, str) and isinstance(value, str) and name and name.isprintable()):
+            raise PayloadError(
+                f"Header {name!r} cannot travel.", mend="use printable names, and text as values"
+            )
+    try:
+        return msgspec.json.encode(headers).decode()
+    except (TypeError, ValueError) as error:
+        raise PayloadError(f"The headers cannot be written as JSON: {error}") from error
 
 
 def statements(rows: Sequence[Row]) -> Iterator[tuple[bytes, list[Any]]]:

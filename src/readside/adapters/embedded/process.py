@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import signal
 import subprocess
 import time
@@ -16,6 +17,8 @@ from readside.adapters.embedded.log import Log
 from readside.adapters.embedded.ports import free_port, is_free
 from readside.adapters.embedded.spawn import Command, spawn
 from readside.core.errors import UnavailableError
+
+_notes = logging.getLogger("readside.embedded")
 
 #: Seconds that a server may need until it answers: recovery after a crash takes its time.
 START_SECONDS = 60.0
@@ -120,6 +123,7 @@ class Server:
         """
         if self.running:
             return
+        began = time.monotonic()
         try:
             self._log.begin()
             end_leftovers(self._recipe)
@@ -131,19 +135,20 @@ class Server:
         self._paused = False
         try:
             await self._until_it_answers()
+            _notes.info("%s is there after %.1f s", self.name, time.monotonic() - began)
         except BaseException:
             self.kill()
             raise
 
-    def ask_to_stop(self) -> None:
-        """Send the gentle stop signal and return."""
+    def ask_to_stop(self, *, hurry: bool = False) -> None:
+        """Send the gentle stop signal, or the firmest in a hurry, and return."""
         self.resume()
         self._asked = time.monotonic()
-        self._signal(self._recipe.stops[0][0])
+        self._signal(self._stops(hurry=hurry)[0][0])
 
-    def finish_stopping(self) -> None:
+    def finish_stopping(self, *, hurry: bool = False) -> None:
         """Wait until it has ended, blocking, with ever firmer signals."""
-        gentle, *firmer = self._recipe.stops
+        gentle, *firmer = self._stops(hurry=hurry)
         if self._ended(self._asked + gentle[1] - time.monotonic()):
             return
         for number, seconds in firmer:
@@ -168,6 +173,9 @@ class Server:
         if self._paused and self.running:
             family.send([*family.descendants(self.pid), self.pid], signal.SIGCONT)
         self._paused = False
+
+    def _stops(self, *, hurry: bool) -> tuple[tuple[signal.Signals, float], ...]:
+        return self._recipe.stops[-1:] if hurry else self._recipe.stops
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:

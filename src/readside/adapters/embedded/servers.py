@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ from readside.adapters.embedded.postgres import Postgres
 from readside.adapters.embedded.process import Recipe, Server, answers, end_leftovers
 from readside.adapters.embedded.valkey import Valkey
 from readside.core.errors import SettingsError, UnavailableError
+
+log = logging.getLogger("readside.embedded")
 
 SERVICES = frozenset({"postgres", "nats", "valkey"})
 #: Seconds to wait for another process that is starting the servers of the same directory.
@@ -85,6 +89,7 @@ class EmbeddedServers:
         self._ports: dict[str, int] = {}
         self._addresses: Addresses | None = None
         self._pid = os.getpid()
+        _groups.add(self)
 
     def __getitem__(self, service: str) -> Server:
         """The control of one server: `pid`, `kill()`, `start()`, `pause()`, `resume()`.
@@ -119,6 +124,8 @@ class EmbeddedServers:
             claim = self._claim = Claim(directory)
             if await self._own_or_attach(directory, claim):
                 await self._start_own(directory, claim)
+            else:
+                log.info("process %s runs them already, in %s", claim.read().owner, directory)
         except OSError as error:
             self.stop_now()
             raise SettingsError(
@@ -142,20 +149,42 @@ class EmbeddedServers:
         if self._pid != os.getpid():  # a fork of the owner ends; the servers are not its own
             return
         atexit.unregister(self.stop_now)
-        servers, self._servers = list(self._servers.values()), {}
         self._addresses = None
-        if servers and self._claim:
+        if self._servers and self._claim:
             with suppress(OSError):  # a full disk must not keep the servers alive
                 self._claim.write(self._ports, running=[])
+        hurry = self._wanted is None  # what is thrown away need not be written out
+        servers = list(self._servers.values())
         for server in servers:
-            server.ask_to_stop()
+            server.ask_to_stop(hurry=hurry)
         for server in servers:
-            server.finish_stopping()
+            server.finish_stopping(hurry=hurry)
+        self._servers = {}
         if self._directory and self._wanted is None:
             shutil.rmtree(self._directory, ignore_errors=True)
         if self._claim:
             self._claim.release()
         self._directory = self._claim = None
+
+    def end_now(self) -> None:
+        """Kill what was started here, also in the middle of a start or a stop, and clear up."""
+        if self._pid != os.getpid():
+            return
+        for server in list(self._servers.values()):
+            server.kill()
+        if self._directory and self._wanted is None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    async def revive(self) -> None:
+        """Start again what was started here and has died.
+
+        Raises:
+            UnavailableError: as `start` does.
+        """
+        for server in list(self._servers.values()):
+            if not server.running:
+                log.warning("%s has died; starting it again", server.name)
+                await server.start()
 
     async def __aenter__(self) -> Addresses:
         return await self.start()
@@ -214,6 +243,7 @@ class EmbeddedServers:
         claim.write(self._ports, running=[])
         for name, recipe in self._recipes(directory, chosen).items():
             self._servers[name] = Server(recipe, directory / f"{name}.log")
+        log.info("starting %s in %s", ", ".join(self._servers), directory)
         await _start_all(self._servers.values())
         self._ports |= {name: server.port for name, server in self._servers.items()}
         claim.write(self._ports, running=sorted(self._services))
@@ -225,6 +255,15 @@ class EmbeddedServers:
             "valkey": Valkey(directory, ports.get("valkey", 0)),
         }
         return {name: recipe for name, recipe in made.items() if name in self._services}
+
+
+_groups: weakref.WeakSet[EmbeddedServers] = weakref.WeakSet()
+
+
+def end_at_once() -> None:
+    """Kill the servers of all groups: the process is about to end without order."""
+    for group in list(_groups):
+        group.end_now()
 
 
 async def _start_all(servers: Iterable[Server]) -> None:

@@ -18,7 +18,7 @@ from readside.core.event import Event, encode, key_of
 from readside.core.leases import Unit
 from readside.core.position import Position
 from readside.core.record import Record
-from readside.ports.ledger import Progress, Shipped
+from readside.ports.ledger import Hold, Progress, Shipped
 
 #: Seconds after which the server drops a reader of the slot that it does not hear of.
 SENDER_TIMEOUT = 10.0
@@ -84,6 +84,9 @@ class Leased(NamedTuple):
     owner: str | None
     token: int
     expires_at: float
+    starts: int = 0
+    attempting: Position | None = None
+    tries: int = 0
 
 
 class Asked(NamedTuple):
@@ -107,8 +110,11 @@ class Tables:
     rewinds: dict[Unit, Asked] = field(default_factory=dict)
     workers: dict[str, float] = field(default_factory=dict)
     leases: dict[Unit, Leased] = field(default_factory=dict)
-    parked_documents: dict[tuple[Unit, str], str] = field(default_factory=dict)
+    parked_documents: dict[tuple[Unit, str], Hold] = field(default_factory=dict)
+    parkings: int = 0
     parked_events: dict[tuple[Unit, str, Position], Record] = field(default_factory=dict)
+    #: Those applied by a retry.
+    retried: dict[tuple[Unit, str, Position], Record] = field(default_factory=dict)
 
     def copy(self) -> Tables:
         """A copy that shares only what never changes."""
@@ -122,6 +128,7 @@ class Tables:
             leases=dict(self.leases),
             parked_documents=dict(self.parked_documents),
             parked_events=dict(self.parked_events),
+            retried=dict(self.retried),
         )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from readside.adapters.memory.database import Database, Leased, Tables
 from readside.core.leases import Unit, plan
+from readside.core.position import Position
 from readside.ports.ledger import Lease
 
 _FREE = Leased(None, 0, float("-inf"))
@@ -23,12 +24,24 @@ class MemoryLeases:
         self._database = database
         self._ttl = ttl
 
-    async def tend(self, worker: str, units: Sequence[Unit]) -> list[Lease]:
+    async def tend(
+        self,
+        worker: str,
+        units: Sequence[Unit],
+        *,
+        thriving: Collection[Unit] = (),
+        alone: bool = False,
+    ) -> list[Lease]:
         """See ports.ledger."""
         tables = await self._database.reach()
         now = self._database.now()
         self._appear(tables, worker, units)
-        crew = [name for name, seen_at in tables.workers.items() if seen_at > now - self._ttl]
+        for unit in thriving:
+            if tables.leases[unit].owner == worker:
+                praised = tables.leases[unit]._replace(starts=0, attempting=None, tries=0)
+                tables.leases[unit] = praised
+        alive = [name for name, seen_at in tables.workers.items() if seen_at > now - self._ttl]
+        crew = [] if alone else alive
         view = {unit: self._owner(tables.leases[unit]) for unit in units}
         decided = plan(worker, crew, view)
         self._free(tables, decided.release)
@@ -45,7 +58,17 @@ class MemoryLeases:
         if self._owner(found) != worker or found.token != lease.token:
             return None
         tables.leases[lease.unit] = found._replace(token=max(found.token, token) + 1)
-        return Lease(lease.unit, tables.leases[lease.unit].token)
+        return lease._replace(token=tables.leases[lease.unit].token)
+
+    async def attempt(self, lease: Lease, position: Position) -> int:
+        """See ports.ledger."""
+        tables = await self._database.reach()
+        found = tables.leases.get(lease.unit, _FREE)
+        if found.token != lease.token:
+            return 0
+        tries = found.tries + 1 if found.attempting == position else 1
+        tables.leases[lease.unit] = found._replace(attempting=position, tries=tries)
+        return tries
 
     async def seize(self, worker: str, units: Sequence[Unit]) -> list[Lease]:
         """See ports.ledger."""
@@ -71,15 +94,20 @@ class MemoryLeases:
     def _take(self, tables: Tables, worker: str, units: Iterable[Unit]) -> None:
         expires_at = self._database.now() + self._ttl
         for unit in units:
-            tables.leases[unit] = Leased(worker, tables.leases[unit].token + 1, expires_at)
+            found = tables.leases[unit]
+            tables.leases[unit] = found._replace(
+                owner=worker, token=found.token + 1, expires_at=expires_at, starts=found.starts + 1
+            )
 
     def _free(self, tables: Tables, units: Iterable[Unit]) -> None:
         for unit in units:
-            tables.leases[unit] = _FREE._replace(token=tables.leases[unit].token)
+            tables.leases[unit] = tables.leases[unit]._replace(
+                owner=None, expires_at=float("-inf"), starts=0
+            )
 
     def _held(self, tables: Tables, worker: str, units: Iterable[Unit]) -> list[Lease]:
         return [
-            Lease(unit, tables.leases[unit].token)
+            Lease(unit, tables.leases[unit].token, tables.leases[unit].starts)
             for unit in dict.fromkeys(units)
             if self._owner(tables.leases[unit]) == worker
         ]

@@ -27,13 +27,15 @@ class MemoryLedger:
         slot = tables.slot
         seen = Seen(
             tables.system,
+            1,
+            None,
             tables.flushed,
             slot is not None,
             slot.confirmed if slot else None,
             slot.lost if slot else "",
         )
         shipped = notes.shipped.lsn if notes.shipped else 0
-        known = Known(notes.epoch, notes.system, notes.confirmed, shipped)
+        known = Known(notes.epoch, notes.system, 1, notes.confirmed, shipped)
         if restarted(known, newest, seen):
             self._begin_epoch(notes, newest)
         return _capture(self._database.notes(app))
@@ -66,8 +68,15 @@ class MemoryLedger:
         tables = await self._database.reach()
         notes = self._database.notes(self._database.app)
         needed = [Unit(name, n) for name in tables.projections for n in range(notes.partitions)]
-        reached = [tables.progress[unit].position for unit in needed if unit in tables.progress]
-        applied = min(reached) if needed and len(reached) == len(needed) else None
+        # Nothing is kept back for what is lost: it cannot be healed from here any more.
+        found = [tables.progress.get(unit) for unit in needed]
+        reached = [
+            progress.position if progress is not None else BEGINNING
+            for progress in found
+            if progress is None or progress.state != "lost"
+        ]
+        lowest = min(reached, default=BEGINNING)
+        applied = None if lowest == BEGINNING else lowest
         rewinds = [
             Rewind(unit, asked.after)
             for unit, asked in tables.rewinds.items()
@@ -89,10 +98,18 @@ class MemoryLedger:
         tables.projections.update(dict.fromkeys(projections))
         return _capture(notes)
 
+    async def history(self) -> Capture:
+        """See ports.ledger."""
+        await self._database.reach()
+        return _capture(self._database.notes(self._database.app))
+
     async def report(self, progress: Sequence[Progress]) -> None:
         """See ports.ledger."""
         tables = await self._database.reach()
-        tables.progress.update({reported.unit: reported for reported in progress})
+        for reported in progress:
+            before = tables.progress.get(reported.unit)
+            if before is None or before.token <= reported.token:
+                tables.progress[reported.unit] = reported
 
     async def wish(self, rewind: Rewind) -> None:
         """See ports.ledger."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from readside.adapters.memory.database import Database
 from readside.core.leases import Unit
+from readside.core.position import Position
 from readside.core.record import Record
-from readside.ports.ledger import Parked
+from readside.ports.ledger import Hold, Parked
 
 
 class MemoryParking:
@@ -16,25 +17,39 @@ class MemoryParking:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def parked(self, unit: Unit) -> frozenset[str]:
+    async def parked(self, unit: Unit) -> Mapping[str, Hold]:
         """See ports.ledger."""
         tables = await self._database.reach()
-        return frozenset(key for parked, key in tables.parked_documents if parked == unit)
+        return {
+            key: hold for (parked, key), hold in tables.parked_documents.items() if parked == unit
+        }
 
-    async def park(self, unit: Unit, steps: Sequence[Parked]) -> frozenset[str]:
+    async def park(self, unit: Unit, steps: Sequence[Parked]) -> Mapping[str, Hold]:
         """See ports.ledger."""
         tables = await self._database.reach()
         for step, error in steps:
-            if error is not None:
-                tables.parked_documents.setdefault((unit, step.key), str(error))
-        freed = set()
+            if error is not None and (unit, step.key) not in tables.parked_documents:
+                tables.parkings += 1
+                hold = Hold(str(tables.parkings), step.record.position)
+                tables.parked_documents[unit, step.key] = hold
+        holds = {}
         for step, _ in steps:
-            if (unit, step.key) in tables.parked_documents:
+            found = tables.parked_documents.get((unit, step.key))
+            if found is not None:
                 name = (unit, step.key, step.record.position)
                 tables.parked_events.setdefault(name, step.record)
-            else:
-                freed.add(step.key)
-        return frozenset(freed)
+                tables.retried.pop(name, None)
+                holds[step.key] = found
+        return holds
+
+    async def retried(self, unit: Unit, until: Position) -> Sequence[tuple[str, Record]]:
+        """See ports.ledger."""
+        tables = await self._database.reach()
+        return [
+            (key, tables.retried[parked, key, position])
+            for parked, key, position in sorted(tables.retried)
+            if parked == unit and position <= until
+        ]
 
     async def waiting(self, unit: Unit, key: str) -> list[Record]:
         """The events that wait for a document, in order: for those who retry them."""
@@ -42,9 +57,18 @@ class MemoryParking:
         found = [name for name in tables.parked_events if name[:2] == (unit, key)]
         return [tables.parked_events[name] for name in sorted(found)]
 
-    async def free(self, unit: Unit, key: str) -> None:
-        """Forget a document and what waits for it: it may move on."""
+    async def applied(self, unit: Unit, key: str, until: Position) -> None:
+        """Note that a retry has applied the events up to a position."""
         tables = await self._database.reach()
+        found = [name for name in tables.parked_events if name[:2] == (unit, key)]
+        for name in found:
+            if name[2] <= until:
+                tables.retried[name] = tables.parked_events.pop(name)
+
+    async def free(self, unit: Unit, key: str) -> bool:
+        """Let a document move on, if nothing waits for it; say whether it may."""
+        tables = await self._database.reach()
+        if any(name[:2] == (unit, key) for name in tables.parked_events):
+            return False
         tables.parked_documents.pop((unit, key), None)
-        for name in [name for name in tables.parked_events if name[:2] == (unit, key)]:
-            del tables.parked_events[name]
+        return True

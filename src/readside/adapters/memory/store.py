@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from readside.core.errors import UnavailableError
 from readside.core.folding import Batch, Stored, Write
@@ -24,13 +24,19 @@ class Shelves:
     positions: dict[tuple[str, str, str], str] = field(default_factory=dict)
     #: By app, projection and partition.
     checkpoints: dict[tuple[str, str, int], Checkpoint] = field(default_factory=dict)
-    #: By app and projection.
-    halted: dict[tuple[str, str], str] = field(default_factory=dict)
+    #: By app, projection and partition.
+    halted: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    #: By app, projection, partition and key.
+    parked: dict[tuple[str, str, int, str], str] = field(default_factory=dict)
 
     def copy(self) -> Shelves:
         """A copy that shares only what never changes."""
         return Shelves(
-            dict(self.documents), dict(self.positions), dict(self.checkpoints), dict(self.halted)
+            dict(self.documents),
+            dict(self.positions),
+            dict(self.checkpoints),
+            dict(self.halted),
+            dict(self.parked),
         )
 
 
@@ -155,18 +161,61 @@ class MemoryStore:
             shelves.documents[f"{projection}:{write.key}"] = write.document
 
     def _move(self, shelves: Shelves, batch: Batch) -> None:
+        for key, parking in batch.parked:
+            shelves.parked[self._app, batch.projection, batch.partition, key] = parking
         if batch.checkpoint is not None:
             shelves.checkpoints[self._app, batch.projection, batch.partition] = batch.checkpoint
 
-    async def read(self, projection: str, keys: Sequence[str]) -> Reading:
+    async def read(
+        self, projection: str, keys: Sequence[str], partitions: Sequence[int] = ()
+    ) -> Reading:
         """See ports.store."""
         shelves = await self._reach()
-        documents = [shelves.documents.get(f"{projection}:{key}") for key in keys]
-        return Reading(documents, shelves.halted.get((self._app, projection), ""))
+        of_this = (self._app, projection)
+        halted = [reason for name, reason in shelves.halted.items() if name[:2] == of_this]
+        names = ((number, (*of_this, number)) for number in partitions)
+        found = shelves.checkpoints
+        return Reading(
+            [shelves.documents.get(f"{projection}:{key}") for key in keys],
+            halted[0] if halted else "",
+            {number: found[name] for number, name in names if name in found},
+            frozenset(
+                key
+                for key in keys
+                if any((*of_this, number, key) in shelves.parked for number in partitions)
+            ),
+        )
 
-    async def halt(self, projection: str, reason: str) -> None:
+    async def halt(self, projection: str, partition: int, reason: str) -> None:
         """See ports.store."""
-        (await self._reach()).halted[self._app, projection] = reason
+        halted = (await self._reach()).halted
+        if reason:
+            halted[self._app, projection, partition] = reason
+        else:
+            halted.pop((self._app, projection, partition), None)
+
+    async def unpark(self, projection: str, partition: int, key: str, parking: str) -> None:
+        """See ports.store."""
+        parked = (await self._reach()).parked
+        name = (self._app, projection, partition, key)
+        if parked.get(name) == parking:
+            del parked[name]
+
+    async def reset(self, projection: str, checkpoints: Mapping[int, Checkpoint] | None) -> int:
+        """See ports.store."""
+        shelves = await self._reach()
+        of_this = (self._app, projection)
+        before = len(shelves.documents)
+        for name in [name for name in shelves.positions if name[:2] == of_this]:
+            shelves.documents.pop(f"{projection}:{name[2]}", None)
+            del shelves.positions[name]
+        tables: list[dict[Any, Any]] = [shelves.checkpoints, shelves.halted, shelves.parked]
+        for table in tables:
+            for gone in [name for name in table if name[:2] == of_this]:
+                del table[gone]
+        for number, checkpoint in (checkpoints or {}).items():
+            shelves.checkpoints[*of_this, number] = checkpoint
+        return before - len(shelves.documents)
 
     async def close(self) -> None:
         """See ports.store."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit, urlunsplit
@@ -14,11 +15,18 @@ from nats.js.errors import NotFoundError
 from readside.adapters.nats.link import PATIENCE, Link
 from readside.adapters.nats.subscription import NatsSubscription
 from readside.adapters.nats.wire import headers_of, record_of, watermark_text
-from readside.core.errors import BrokerUncertainError, RefusedError, SettingsError
+from readside.core.errors import (
+    BrokerUncertainError,
+    DecodeError,
+    RefusedError,
+    SettingsError,
+)
 from readside.core.position import Position
 from readside.core.record import Record, Watermark
 from readside.ports.broker import BrokerTraits, Subscription
 from readside.ports.traits import Promise
+
+log = logging.getLogger("readside.nats")
 
 #: Bytes that headers and subject may take beside a payload.
 _OVERHEAD = 8 * 1024
@@ -33,8 +41,10 @@ class NatsBroker:
     """One JetStream stream, named ``readside_<app>``.
 
     Args:
-        url: ``nats://user:password@host:port?replicas=3``; `replicas` counts the copies that a
-            cluster keeps of the stream (1 where it is not given).
+        url: ``nats://user:password@host:port?replicas=3&max_age_days=30``; `replicas` counts the
+            copies that a cluster keeps of the stream (1 where it is not given), `max_age_days` and
+            `max_gigabytes` bound what it keeps (no bound where they are not given). They are used
+            when the stream is created; change an existing one with `nats stream edit`.
     """
 
     traits: ClassVar[BrokerTraits] = BrokerTraits(
@@ -45,17 +55,7 @@ class NatsBroker:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        try:
-            self._replicas = int(options.pop("replicas", "1"))
-        except ValueError as error:
-            raise SettingsError(
-                "replicas is no number.", mend="nats://host:4222?replicas=3"
-            ) from error
-        if options:
-            raise SettingsError(
-                f"NATS has no option {', '.join(options)}.", mend="the only one is replicas"
-            )
+        self._options = _options(parts.query)
         self._link = Link(urlunsplit(parts._replace(query="")))
         self._app = ""
         self._partitions = 0
@@ -97,7 +97,9 @@ class NatsBroker:
             # A full stream must refuse, so that the relay waits; it must never forget silently.
             discard=DiscardPolicy.NEW,
             storage=StorageType.FILE,
-            num_replicas=self._replicas,
+            num_replicas=int(self._options["replicas"]),
+            max_age=self._options["max_age_days"] * 86400,
+            max_bytes=int(self._options["max_gigabytes"] * 1024**3) or -1,
             allow_direct=True,
         )
 
@@ -125,7 +127,12 @@ class NatsBroker:
                 continue
             except (NatsError, OSError, TimeoutError) as error:
                 raise self._link.translate(error) from error
-            record = record_of(partition, last.data or b"", last.headers or {}, "")
+            try:
+                record = record_of(partition, last.data or b"", last.headers or {}, "")
+            except DecodeError as error:
+                # As if it held nothing: what it has is sent again, and changes nothing.
+                log.warning("stream %s, partition %s: %s", self.stream, partition, error)
+                continue
             found[partition] = record.position
         return found
 
@@ -205,6 +212,22 @@ class NatsBroker:
     async def close(self) -> None:
         """See ports.broker."""
         await self._link.close()
+
+
+def _options(query: str) -> dict[str, float]:
+    found = {"replicas": 1.0, "max_age_days": 0.0, "max_gigabytes": 0.0}
+    for name, values in parse_qs(query, keep_blank_values=True).items():
+        if name not in found:
+            raise SettingsError(
+                f"NATS has no option {name!r}.", mend=f"the options are {', '.join(found)}"
+            )
+        try:
+            found[name] = float(values[-1])
+        except ValueError as error:
+            raise SettingsError(
+                f"{name}={values[-1]!r} is no number.", mend=f"nats://host:4222?{name}=3"
+            ) from error
+    return found
 
 
 def _check(config: StreamConfig, stream: str) -> None:

@@ -57,7 +57,8 @@ class Link:
                     name="readside",
                     connect_timeout=3,
                     allow_reconnect=False,
-                    max_reconnect_attempts=0,
+                    # 0 would mean: for ever, and without a pause.
+                    max_reconnect_attempts=1,
                     reconnect_time_wait=0,
                     ping_interval=3,
                     max_outstanding_pings=2,

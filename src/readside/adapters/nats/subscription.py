@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 
@@ -16,9 +17,11 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from readside.adapters.nats.link import Link
 from readside.adapters.nats.wire import record_of, watermark_of
 from readside.core.batching import Limits
-from readside.core.errors import UnavailableError
+from readside.core.errors import DecodeError, UnavailableError
 from readside.core.record import Record, Watermark
 from readside.ports.broker import Delivery
+
+log = logging.getLogger("readside.nats")
 
 #: Messages asked for at once; half of them again when half have come.
 _CREDIT = 1024
@@ -104,9 +107,13 @@ class NatsSubscription:
         messages, partition, identity = self._messages, self._partition, self._identity
         while messages and len(records) < limits.records and size < limits.size:
             message = messages.popleft()
-            offset = f"{identity}:{_stream_sequence(message.reply)}"
-            records.append(record_of(partition, message.data, message.headers or {}, offset))
             size += len(message.data)
+            offset = f"{identity}:{_stream_sequence(message.reply)}"
+            try:
+                records.append(record_of(partition, message.data, message.headers or {}, offset))
+            except DecodeError as error:
+                # Somebody else publishes here. If it was one of ours, the chain will show a hole.
+                log.warning("passed over on %s: %s", message.subject, error)
         return records
 
     def _check_alive(self) -> None:

@@ -110,6 +110,13 @@ def watermark_text(watermark: Watermark) -> bytes:
 
 
 def watermark_of(partition: int, text: bytes) -> Watermark:
-    """Read a watermark."""
-    last, nth, position = text.decode().split(" ")
-    return Watermark(partition, Position.decode(last), int(nth), Position.decode(position))
+    """Read a watermark.
+
+    Raises:
+        DecodeError: it is none.
+    """
+    try:
+        last, nth, position = text.decode().split(" ")
+        return Watermark(partition, Position.decode(last), int(nth), Position.decode(position))
+    except ValueError as error:
+        raise DecodeError(f"A message on the stream is no watermark: {error!r}") from error

@@ -2,61 +2,22 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import re
 from importlib import resources
-from typing import NamedTuple
 
 from psycopg import errors, sql
 
 from readside.adapters.postgres.connection import Connection, connect, translated
+from readside.adapters.postgres.names import Names, checked_name
+from readside.adapters.postgres.partitions import tend_partitions
 from readside.core.errors import RefusedError, SchemaError, SettingsError
 from readside.core.position import format_lsn, parse_lsn
 
 _LOCK = 0x7265616473696465  # "readside"
-_APP = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _FAILOVER_SLOTS_SINCE = 170_000
 _OLDEST_SERVER = 140_000
-#: Days of outbox partitions made ahead.
-_AHEAD = 14
 
 
-class Names(NamedTuple):
-    """What readside calls things in PostgreSQL."""
-
-    app: str
-
-    @property
-    def slot(self) -> str:
-        """The replication slot."""
-        return f"readside_{self.app}"
-
-    @property
-    def publication(self) -> str:
-        """The publication of the app's outbox."""
-        return f"readside_{self.app}"
-
-    @property
-    def branch(self) -> str:
-        """The app's branch of the outbox."""
-        return f"outbox_{self.app}"
-
-
-def checked_name(app: str) -> str:
-    """The app's name, if slot, tables and subjects can carry it.
-
-    Raises:
-        SettingsError: they cannot.
-    """
-    if not _APP.fullmatch(app):
-        raise SettingsError(
-            f"{app!r} cannot name an app.",
-            mend="use a-z, 0-9 and _, starting with a letter, at most 41 characters",
-        )
-    return app
-
-
-async def install(dsn: str, app: str, partitions: int) -> list[str]:
+async def install(dsn: str, app: str, partitions: int, max_payload: int) -> list[str]:
     """Bring the database to what this version needs, and return what was done.
 
     Two that run at once wait for each other. The order matters: publication before slot, for
@@ -75,6 +36,7 @@ async def install(dsn: str, app: str, partitions: int) -> list[str]:
             await _check_server(connection)
             await _migrate(connection, done)
             await _branch(connection, names, done)
+            await _limit(connection, names, max_payload, done)
             await _capture(connection, names, partitions, done)
             await tend_partitions(connection, app, None, done)
     return done
@@ -157,6 +119,31 @@ async def _branch(connection: Connection, names: Names, done: list[str]) -> None
         done.append(f"publication {names.publication}")
 
 
+async def _limit(connection: Connection, names: Names, largest: int, done: list[str]) -> None:
+    """Let the table refuse what the broker would: once committed, it could not be refused."""
+    wanted = f"octet_length((payload)::text) <= {largest}"
+    name = f"payload_of_{largest}_bytes"
+    found = await (
+        await connection.execute(
+            "SELECT conname FROM pg_constraint WHERE conrelid = %s::regclass"
+            " AND conname LIKE 'payload\\_of\\_%%'",
+            [f"readside.{names.branch}"],
+        )
+    ).fetchall()
+    if found == [(name,)]:
+        return
+    drop = [sql.SQL("DROP CONSTRAINT {},").format(sql.Identifier(row[0])) for row in found]
+    await connection.execute(
+        sql.SQL("ALTER TABLE {} {} ADD CONSTRAINT {} CHECK ({}) NOT VALID").format(
+            sql.Identifier("readside", names.branch),
+            sql.SQL(" ").join(drop),
+            sql.Identifier(name),
+            sql.SQL(wanted),
+        )
+    )
+    done.append(f"payloads of up to {largest} bytes")
+
+
 async def _exists(connection: Connection, query: str, name: str) -> bool:
     row = await (await connection.execute(query.encode(), [name])).fetchone()
     return bool(row and row[0])
@@ -221,64 +208,3 @@ async def create_slot(connection: Connection, slot: str) -> int:
     if row is None:
         raise SchemaError(f"The slot {slot} could not be created.")
     return parse_lsn(row[0])
-
-
-async def tend_partitions(
-    connection: Connection, app: str, retention: dt.timedelta | None, done: list[str]
-) -> None:
-    """Make outbox partitions for the days to come, and drop those older than `retention`.
-
-    Never waits long for a lock: what cannot be had now is had at the next round. Old WAL
-    stays readable for the slot when its table is gone.
-    """
-    names = Names(app)
-    await connection.execute("SET lock_timeout = '2s'")
-    try:
-        existing = await _leaves(connection, names)
-        today = dt.datetime.now(dt.UTC).date()
-        await _make_leaf(connection, names, existing, None, done)
-        for ahead in range(-1, _AHEAD):
-            await _make_leaf(connection, names, existing, today + dt.timedelta(days=ahead), done)
-        if retention is not None:
-            oldest = f"{names.branch}_{today - retention:%Y%m%d}"
-            for leaf in sorted(existing):
-                if leaf < oldest and not leaf.endswith("_rest"):
-                    await connection.execute(
-                        sql.SQL("DROP TABLE {}").format(sql.Identifier("readside", leaf))
-                    )
-                    done.append(f"dropped readside.{leaf}")
-    finally:
-        await connection.execute("RESET lock_timeout")
-
-
-async def _leaves(connection: Connection, names: Names) -> set[str]:
-    rows = await (
-        await connection.execute(
-            "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
-            " WHERE i.inhparent = %s::regclass",
-            [f"readside.{names.branch}"],
-        )
-    ).fetchall()
-    return {row[0] for row in rows}
-
-
-async def _make_leaf(
-    connection: Connection, names: Names, existing: set[str], day: dt.date | None, done: list[str]
-) -> None:
-    leaf = f"{names.branch}_{day:%Y%m%d}" if day else f"{names.branch}_rest"
-    if leaf in existing:
-        return
-    bounds: sql.Composable = sql.SQL("DEFAULT")
-    if day:
-        first, last = (f"{edge:%Y-%m-%d} 00:00:00+00" for edge in (day, day + dt.timedelta(days=1)))
-        bounds = sql.SQL("FOR VALUES FROM ({}) TO ({})").format(
-            sql.Literal(first), sql.Literal(last)
-        )
-    # Rows are never updated, so pages can be full; autovacuum only has to freeze.
-    await connection.execute(
-        sql.SQL("CREATE TABLE {} PARTITION OF {} {} WITH (fillfactor = 100)").format(
-            sql.Identifier("readside", leaf), sql.Identifier("readside", names.branch), bounds
-        )
-    )
-    if not day or day >= dt.datetime.now(dt.UTC).date() + dt.timedelta(days=_AHEAD - 1):
-        done.append(f"outbox partitions up to {day or 'the default one'}")

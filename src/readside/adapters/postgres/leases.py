@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres.session import Session, rows
 from readside.core.leases import Unit, plan
+from readside.core.position import Position
 from readside.ports.ledger import Lease
 
 _TAKE = (
-    "UPDATE readside.leases l SET owner = %s, token = token + 1,"
+    "UPDATE readside.leases l SET owner = %s, token = token + 1, starts = starts + 1,"
     " expires_at = clock_timestamp() + make_interval(secs => %s)"
     " FROM unnest(%s::text[], %s::int[]) AS u(projection, partition)"
     " WHERE l.app = %s AND l.projection = u.projection AND l.partition = u.partition"
@@ -29,16 +30,19 @@ class PostgresLeases:
         self._app = app
         self._ttl = ttl
 
-    async def tend(self, worker: str, units: Sequence[Unit]) -> list[Lease]:
+    async def tend(
+        self,
+        worker: str,
+        units: Sequence[Unit],
+        *,
+        thriving: Collection[Unit] = (),
+        alone: bool = False,
+    ) -> list[Lease]:
         """See ports.ledger."""
         async with self._session.transaction() as connection:
             await self._appear(connection, worker, units)
-            crew = await rows(
-                connection,
-                "SELECT worker FROM readside.workers WHERE app = %s"
-                " AND seen_at > clock_timestamp() - make_interval(secs => %s)",
-                [self._app, self._ttl],
-            )
+            await self._praise(connection, worker, thriving)
+            crew = [] if alone else await self._crew(connection)
             table = await rows(
                 connection,
                 "SELECT projection, partition, CASE WHEN expires_at > clock_timestamp() THEN owner END"
@@ -51,7 +55,7 @@ class PostgresLeases:
                 for name, number, owner in table
                 if (name, number) in wanted
             }
-            decided = plan(worker, [row[0] for row in crew], view)
+            decided = plan(worker, crew, view)
             await self._release(connection, worker, decided.release)
             await rows(
                 connection,
@@ -70,7 +74,7 @@ class PostgresLeases:
             " RETURNING token",
             [token, self._app, *lease.unit, worker, lease.token],
         )
-        return Lease(lease.unit, found[0][0]) if found else None
+        return lease._replace(token=found[0][0]) if found else None
 
     async def seize(self, worker: str, units: Sequence[Unit]) -> list[Lease]:
         """See ports.ledger."""
@@ -79,12 +83,23 @@ class PostgresLeases:
             await self._take(connection, worker, units)
             return await self._held(connection, worker, set(units))
 
+    async def attempt(self, lease: Lease, position: Position) -> int:
+        """See ports.ledger."""
+        found = await self._session.query(
+            "UPDATE readside.leases SET attempting = %s,"
+            " tries = CASE WHEN attempting = %s THEN tries + 1 ELSE 1 END"
+            " WHERE app = %s AND projection = %s AND partition = %s AND token = %s"
+            " RETURNING tries",
+            [position.encode(), position.encode(), self._app, *lease.unit, lease.token],
+        )
+        return int(found[0][0]) if found else 0
+
     async def leave(self, worker: str) -> None:
         """See ports.ledger."""
         async with self._session.transaction() as connection:
             await rows(
                 connection,
-                "UPDATE readside.leases SET owner = NULL, expires_at = '-infinity'"
+                "UPDATE readside.leases SET owner = NULL, expires_at = '-infinity', starts = 0"
                 " WHERE app = %s AND owner = %s",
                 [self._app, worker],
             )
@@ -120,6 +135,27 @@ class PostgresLeases:
             [self._app, *_columns(units)],
         )
 
+    async def _crew(self, connection: Connection) -> list[str]:
+        found = await rows(
+            connection,
+            "SELECT worker FROM readside.workers WHERE app = %s"
+            " AND seen_at > clock_timestamp() - make_interval(secs => %s)",
+            [self._app, self._ttl],
+        )
+        return [row[0] for row in found]
+
+    async def _praise(self, connection: Connection, worker: str, units: Collection[Unit]) -> None:
+        """Clear the suspicion against units on which something was applied."""
+        if units:
+            await rows(
+                connection,
+                "UPDATE readside.leases l SET starts = 0, attempting = '', tries = 0"
+                " FROM unnest(%s::text[], %s::int[]) AS u(projection, partition)"
+                " WHERE l.app = %s AND l.owner = %s AND (l.starts > 0 OR l.tries > 0)"
+                " AND l.projection = u.projection AND l.partition = u.partition",
+                [*_columns(units), self._app, worker],
+            )
+
     async def _take(self, connection: Connection, worker: str, units: Sequence[Unit]) -> None:
         if units:
             await rows(connection, _TAKE, [worker, self._ttl, *_columns(units), self._app])
@@ -128,7 +164,7 @@ class PostgresLeases:
         if units:
             await rows(
                 connection,
-                "UPDATE readside.leases l SET owner = NULL, expires_at = '-infinity'"
+                "UPDATE readside.leases l SET owner = NULL, expires_at = '-infinity', starts = 0"
                 " FROM unnest(%s::text[], %s::int[]) AS u(projection, partition)"
                 " WHERE l.app = %s AND l.owner = %s"
                 " AND l.projection = u.projection AND l.partition = u.partition",
@@ -138,13 +174,13 @@ class PostgresLeases:
     async def _held(self, connection: Connection, worker: str, wanted: set[Unit]) -> list[Lease]:
         found = await rows(
             connection,
-            "SELECT projection, partition, token FROM readside.leases WHERE app = %s AND owner = %s"
-            " AND expires_at > clock_timestamp()",
+            "SELECT projection, partition, token, starts FROM readside.leases"
+            " WHERE app = %s AND owner = %s AND expires_at > clock_timestamp()",
             [self._app, worker],
         )
-        leases = [Lease(Unit(name, number), token) for name, number, token in found]
+        leases = [Lease(Unit(name, number), token, starts) for name, number, token, starts in found]
         return [lease for lease in leases if lease.unit in wanted]
 
 
-def _columns(units: Sequence[Unit]) -> tuple[list[str], list[int]]:
+def _columns(units: Collection[Unit]) -> tuple[list[str], list[int]]:
     return [unit.projection for unit in units], [unit.partition for unit in units]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
 from readside.adapters.postgres.connection import Connection, connect, translated
-from readside.adapters.postgres.installation import Names, check_schema, create_slot, drop_slot
+from readside.adapters.postgres.installation import check_schema, create_slot, drop_slot
+from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.session import Session, rows
 from readside.core.chain import Head
 from readside.core.errors import RefusedError, SchemaError
@@ -33,6 +34,26 @@ def heads_of(value: Any, partitions: int, origin: Position) -> tuple[Head, ...]:
     """Read heads from a jsonb column; an empty list means the origin everywhere."""
     found = [Head(Position.decode(text), nth) for text, nth in value]
     return tuple(found) if found else tuple(Head(origin, 0) for _ in range(partitions))
+
+
+class Identity(NamedTuple):
+    """Which database answers, and on which timeline."""
+
+    system: str
+    timeline: int
+    #: Where the log left each earlier timeline.
+    switches: Mapping[int, int]
+
+
+def _switches(history: bytes | str) -> dict[int, int]:
+    """Read a timeline history file: parent timeline, switch point and reason in each line."""
+    found = {}
+    text = history if isinstance(history, str) else bytes(history).decode(errors="replace")
+    for line in text.splitlines():
+        words = line.split("#")[0].split(None, 2)
+        if len(words) >= 2:  # noqa: PLR2004 - the reason may be empty
+            found[int(words[0])] = parse_lsn(words[1])
+    return found
 
 
 class PostgresLedger:
@@ -59,11 +80,14 @@ class PostgresLedger:
                     await rows(
                         connection, "SELECT pg_advisory_unlock(hashtext(%s))", [_EPOCH + app]
                     )
+            await rows(
+                connection,
+                "UPDATE readside.capture SET timeline = %s WHERE app = %s AND timeline < %s",
+                [identity.timeline, app, identity.timeline],
+            )
         return await self._capture()
 
-    async def _restarted(
-        self, connection: Connection, identity: tuple[str, int], newest: Position
-    ) -> str:
+    async def _restarted(self, connection: Connection, identity: Identity, newest: Position) -> str:
         # In this order, for an active relay notes first and confirms then, and both only grow:
         # the slot seen before the notes is not ahead of them, the log's end seen after them not behind.
         slot = await self._slot(connection)
@@ -71,7 +95,9 @@ class PostgresLedger:
         ((flushed,),) = await rows(connection, "SELECT pg_current_wal_flush_lsn()::text")
         confirmed, status = slot or (None, "")
         seen = Seen(
-            identity[0],
+            identity.system,
+            identity.timeline,
+            identity.switches.get(known.timeline),
             parse_lsn(flushed),
             slot is not None,
             parse_lsn(confirmed) if confirmed else None,
@@ -79,18 +105,21 @@ class PostgresLedger:
         )
         return restarted(known, newest, seen)
 
-    async def _identify(self) -> tuple[str, int]:
+    async def _identify(self) -> Identity:
         connection = await connect(self._session.dsn, "relay", replication="database")
         async with connection:
             with translated(self._session.dsn):
                 ((system, timeline, *_),) = await rows(connection, "IDENTIFY_SYSTEM")
-        return str(system), int(timeline)
+                history = b""
+                if int(timeline) > 1:  # the first has no file
+                    ((_, history),) = await rows(connection, f"TIMELINE_HISTORY {int(timeline)}")
+        return Identity(str(system), int(timeline), _switches(history))
 
     async def _known(self, connection: Connection) -> Known:
         found = await rows(
             connection,
-            "SELECT epoch, system_identifier, confirmed_lsn, shipped_lsn FROM readside.capture"
-            " WHERE app = %s",
+            "SELECT epoch, system_identifier, timeline, confirmed_lsn, shipped_lsn"
+            " FROM readside.capture WHERE app = %s",
             [self._app],
         )
         if not found:
@@ -109,7 +138,7 @@ class PostgresLedger:
         return (found[0][0], found[0][1]) if found else None
 
     async def _begin_epoch(
-        self, connection: Connection, identity: tuple[str, int], newest: Position, reason: str
+        self, connection: Connection, identity: Identity, newest: Position, reason: str
     ) -> None:
         # A crash after the slot and before the row is found at the next start: the slot is then
         # ahead of the row, which is a restarted history as well.
@@ -123,7 +152,7 @@ class PostgresLedger:
             " system_identifier = %s, timeline = %s,"
             " origin_lsn = %s, confirmed_lsn = %s, confirmed_heads = '[]', shipped_lsn = 0,"
             " shipped_heads = '[]' WHERE app = %s RETURNING epoch",
-            [newest.epoch + 1, *identity, lsn, lsn, self._app],
+            [newest.epoch + 1, identity.system, identity.timeline, lsn, lsn, self._app],
         )
         log.error(
             "history of app %s restarted: %s. Epoch %s begins at %s; projections which had not"
@@ -186,7 +215,9 @@ class PostgresLedger:
         async with self._session.connection() as connection:
             ((lowest,),) = await rows(
                 connection,
-                "SELECT min(coalesce(g.position, '')) FROM readside.capture c"
+                # Nothing is kept back for what is lost: it cannot be healed from here any more.
+                "SELECT min(coalesce(g.position, ''))"
+                " FILTER (WHERE coalesce(g.state, '') <> 'lost') FROM readside.capture c"
                 " JOIN readside.projections p USING (app)"
                 " CROSS JOIN generate_series(0, c.partitions - 1) n"
                 " LEFT JOIN readside.progress g ON g.app = p.app AND g.projection = p.projection"
@@ -224,6 +255,10 @@ class PostgresLedger:
         )
         return await self._capture()
 
+    async def history(self) -> Capture:
+        """See ports.ledger."""
+        return await self._capture()
+
     async def report(self, progress: Sequence[Progress]) -> None:
         """See ports.ledger."""
         if not progress:
@@ -236,15 +271,16 @@ class PostgresLedger:
             [row.state for row in progress],
             [row.detail for row in progress],
             [row.rate for row in progress],
+            [row.token for row in progress],
         ]
         await self._session.query(
             "INSERT INTO readside.progress AS p (app, projection, partition, position, nth, state,"
-            " detail, rate) SELECT %s, * FROM unnest(%s::text[], %s::int[],"
-            " %s::text[], %s::bigint[], %s::text[], %s::text[], %s::float8[])"
+            " detail, rate, token) SELECT %s, * FROM unnest(%s::text[], %s::int[],"
+            " %s::text[], %s::bigint[], %s::text[], %s::text[], %s::float8[], %s::bigint[])"
             " ON CONFLICT (app, projection, partition) DO UPDATE SET position = excluded.position,"
             " nth = excluded.nth, state = excluded.state, detail = excluded.detail,"
-            " rate = excluded.rate,"
-            " updated_at = clock_timestamp()",
+            " rate = excluded.rate, token = excluded.token, updated_at = clock_timestamp()"
+            " WHERE p.token <= excluded.token",
             [self._app, *columns],
         )
 

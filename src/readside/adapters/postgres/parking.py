@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres.session import Session, rows
+from readside.core.folding import Step
 from readside.core.leases import Unit
-from readside.ports.ledger import Parked
+from readside.core.position import Position
+from readside.core.record import Record
+from readside.ports.ledger import Hold, Parked
 
 _LONGEST = 16_000
 
@@ -20,45 +24,59 @@ class PostgresParking:
         self._session = session
         self._app = app
 
-    async def parked(self, unit: Unit) -> frozenset[str]:
+    async def parked(self, unit: Unit) -> Mapping[str, Hold]:
         """See ports.ledger."""
         found = await self._session.query(
-            "SELECT key FROM readside.parked_documents"
+            "SELECT key, parking, since FROM readside.parked_documents"
             " WHERE app = %s AND projection = %s AND partition = %s",
             [self._app, *unit],
         )
-        return frozenset(row[0] for row in found)
+        return _holds(found)
 
-    async def park(self, unit: Unit, steps: Sequence[Parked]) -> frozenset[str]:
+    async def park(self, unit: Unit, steps: Sequence[Parked]) -> Mapping[str, Hold]:
         """See ports.ledger."""
         async with self._session.transaction() as connection:
             for parked in steps:
                 if parked.error is not None:
-                    await self._document(connection, unit, parked.step.key, parked.error)
+                    await self._document(connection, unit, parked.step, parked.error)
             keys = sorted({parked.step.key for parked in steps})
             # The row lock holds back an operator who is just freeing the document.
-            found = await rows(
-                connection,
-                "SELECT key FROM readside.parked_documents WHERE app = %s AND projection = %s"
-                " AND partition = %s AND key = ANY(%s) FOR UPDATE",
-                [self._app, *unit, keys],
+            found = _holds(
+                await rows(
+                    connection,
+                    "SELECT key, parking, since FROM readside.parked_documents WHERE app = %s"
+                    " AND projection = %s AND partition = %s AND key = ANY(%s) FOR UPDATE",
+                    [self._app, *unit, keys],
+                )
             )
-            taken = {row[0] for row in found}
-            await self._events(connection, unit, [p for p in steps if p.step.key in taken])
-        return frozenset(keys) - taken
+            await self._events(connection, unit, [p for p in steps if p.step.key in found])
+        return found
+
+    async def retried(self, unit: Unit, until: Position) -> Sequence[tuple[str, Record]]:
+        """See ports.ledger."""
+        found = await self._session.query(
+            f"SELECT key, {EVENT_COLUMNS} FROM readside.parked_events WHERE app = %s"
+            " AND projection = %s AND partition = %s AND applied_at IS NOT NULL AND position <= %s"
+            " ORDER BY key, position",
+            [self._app, *unit, until.encode()],
+        )
+        return [(key, event_of(*row)) for key, *row in found]
 
     async def _document(
-        self, connection: Connection, unit: Unit, key: str, error: BaseException
+        self, connection: Connection, unit: Unit, step: Step, error: BaseException
     ) -> None:
         cause = error.__cause__ or error
         trace = "".join(traceback.format_exception(error))[-_LONGEST:]
         await rows(
             connection,
             "INSERT INTO readside.parked_documents"
-            " (app, projection, partition, key, error_type, error, traceback)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            [self._app, *unit, key, type(cause).__name__, _clean(str(error)), _clean(trace)],
-        )
+            " (app, projection, partition, key, since, error_type, error, traceback)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [
+                self._app, *unit, step.key, step.record.position.encode(),
+                type(cause).__name__, _clean(str(error)), _clean(trace),
+            ],
+        )  # fmt: skip
 
     async def _events(self, connection: Connection, unit: Unit, steps: Sequence[Parked]) -> None:
         if not steps:
@@ -68,7 +86,8 @@ class PostgresParking:
                 b"INSERT INTO readside.parked_events (app, projection, partition, key, position,"
                 b" predecessor, nth, id, type, event_key, version, payload, headers, recorded_at)"
                 b" VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-                b" ON CONFLICT DO NOTHING",
+                b" ON CONFLICT (app, projection, partition, key, position)"
+                b" DO UPDATE SET applied_at = NULL",
                 [
                     [
                         self._app, *unit, parked.step.key, record.position.encode(),
@@ -79,6 +98,53 @@ class PostgresParking:
                     for record in [parked.step.record]
                 ],
             )  # fmt: skip
+
+
+async def forget_retried(connection: Connection, app: str, after: dt.timedelta) -> None:
+    """Drop events that were applied by a retry so long ago that no read store goes back there."""
+    await rows(
+        connection,
+        "DELETE FROM readside.parked_events WHERE app = %s"
+        " AND applied_at < clock_timestamp() - %s::interval",
+        [app, after],
+    )
+
+
+def _holds(found: Sequence[tuple[str, str, str]]) -> dict[str, Hold]:
+    return {key: Hold(parking, Position.decode(since)) for key, parking, since in found}
+
+
+#: In the order of `event_of`'s arguments.
+EVENT_COLUMNS = "partition, position, predecessor, nth, id, type, event_key, version, payload, recorded_at, headers"
+
+
+def event_of(
+    partition: int,
+    position: str,
+    predecessor: str,
+    nth: int,
+    id_: str,
+    type_: str,
+    event_key: str,
+    version: int,
+    payload: bytes,
+    recorded_at: int,
+    headers: bytes,
+) -> Record:
+    """Make a record of a row of readside.parked_events."""
+    return Record(
+        partition,
+        Position.decode(position),
+        Position.decode(predecessor),
+        nth,
+        id_,
+        type_,
+        event_key,
+        version,
+        bytes(payload),
+        recorded_at,
+        bytes(headers),
+    )
 
 
 def _clean(text: str) -> str:

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from readside.adapters.postgres.installation import Names
+from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.stream import ReplicationStream
 from readside.core import pgoutput
 from readside.core.errors import DecodeError
@@ -134,7 +134,12 @@ class SlotSource:
             raise RuntimeError("start() first")
         if not self._frames:
             self._frames = await self._stream.frames(patience)
-        events = self._reader.take(self._frames, _CHUNK)
+        try:
+            events = self._reader.take(self._frames, _CHUNK)
+        except (KeyError, IndexError, AttributeError, ValueError) as error:
+            raise DecodeError(
+                f"The replication stream is not what it should be: {error!r}"
+            ) from error
         if self._reader.wants_reply or self._clock() - self._said_at > _STATUS_EVERY:
             self._say()
         return Chunk(events, self._reader.settled)

@@ -1,7 +1,8 @@
 -- Applies one batch: checks everything first, then writes; Lua has no rollback.
--- KEYS: checkpoints hash, positions hash, then the documents' keys.
+-- KEYS: checkpoints hash, positions hash, parked hash, then the documents' keys.
 -- ARGV: partition, expected checkpoint, new checkpoint ('' leaves it), number of documents, then for each
---       document its field, expected positions, new positions, and '=' .. JSON or '-' to delete.
+--       document its field, expected positions, new positions, and '=' .. JSON or '-' to delete; then
+--       field and entry of each parked document.
 -- Positions are compared as texts: Lua's numbers lose bits above 2^53.
 local partition, expected, checkpoint, count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 if checkpoint ~= '' then
@@ -24,6 +25,10 @@ for first = 1, count, chunk do
         end
     end
 end
+local parked = 5 + 4 * count
+if #ARGV >= parked then
+    redis.call('HLEN', KEYS[3]) -- fails here, before anything is written, if it is no hash
+end
 for first = 1, count, chunk do
     local last = math.min(count, first + chunk - 1)
     local positions, documents, gone = {}, {}, {}
@@ -33,10 +38,10 @@ for first = 1, count, chunk do
         positions[#positions + 1] = ARGV[3 + at]
         local document = ARGV[4 + at]
         if string.byte(document, 1) == 61 then
-            documents[#documents + 1] = KEYS[2 + n]
+            documents[#documents + 1] = KEYS[3 + n]
             documents[#documents + 1] = string.sub(document, 2)
         else
-            gone[#gone + 1] = KEYS[2 + n]
+            gone[#gone + 1] = KEYS[3 + n]
         end
     end
     redis.call('HSET', KEYS[2], unpack(positions))
@@ -46,6 +51,16 @@ for first = 1, count, chunk do
     if #gone > 0 then
         redis.call('DEL', unpack(gone))
     end
+end
+-- A document may be parked behind several partitions: one entry, partition:parking, for each.
+for n = parked, #ARGV, 2 do
+    local entries = { ARGV[n + 1] }
+    for entry in string.gmatch(redis.call('HGET', KEYS[3], ARGV[n]) or '', '%S+') do
+        if string.match(entry, '^%d+') ~= partition then
+            entries[#entries + 1] = entry
+        end
+    end
+    redis.call('HSET', KEYS[3], ARGV[n], table.concat(entries, ' '))
 end
 if checkpoint ~= '' then
     redis.call('HSET', KEYS[1], partition, checkpoint)

@@ -3,7 +3,8 @@
 <projection>:<key>                         the document
 readside:<app>:<projection>:positions      hash: key -> the positions a document contains
 readside:<app>:<projection>:checkpoints    hash: partition -> checkpoint
-readside:<app>:<projection>:halted         why the projection must not be trusted, if so
+readside:<app>:<projection>:parked         hash: key -> partition:parking of the document, separated by blanks
+readside:<app>:<projection>:halted         hash: partition -> why the projection must not be trusted
 """
 
 from __future__ import annotations
@@ -24,8 +25,21 @@ from readside.core.record import Checkpoint
 from readside.ports.store import Outcome, Reading, StoreTraits
 from readside.ports.traits import Promise
 
-_SCRIPT = (resources.files("readside.adapters.redis") / "apply.lua").read_text(encoding="utf-8")
-_DIGEST = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+class Script:
+    """A Lua script of this package."""
+
+    def __init__(self, name: str) -> None:
+        self.text = (resources.files("readside.adapters.redis") / name).read_text(encoding="utf-8")
+        self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+_APPLY = Script("apply.lua")
+_UNPARK = Script("unpark.lua")
+#: Documents that a reset removes at once.
+_AT_ONCE = 1000
+#: Field of the halted hash while a reset is under way; no partition is called so.
+_RESET = "reset"
 _SAFE_POLICIES = ("noeviction",)
 _BACKPRESSURE = (
     "OOM",
@@ -95,11 +109,7 @@ class RedisStore:
             found: list[bytes | None] = await self._client.hmget(
                 self._name(projection, "checkpoints"), [str(number) for number in partitions]
             )
-        return {
-            number: Checkpoint.decode(text.decode())
-            for number, text in zip(partitions, found, strict=True)
-            if text is not None
-        }
+        return _checkpoints(partitions, found)
 
     async def load(self, projection: str, keys: Sequence[str]) -> list[Stored]:
         """See ports.store."""
@@ -117,7 +127,7 @@ class RedisStore:
     async def apply(self, batch: Batch) -> Outcome:
         """See ports.store."""
         name = batch.projection
-        keys = [self._name(name, "checkpoints"), self._name(name, "positions")]
+        keys = [self._name(name, what) for what in ("checkpoints", "positions", "parked")]
         values: list[str | bytes] = [
             str(batch.partition),
             batch.expected.encode() if batch.expected else "",
@@ -127,34 +137,89 @@ class RedisStore:
         for key, expected, positions, document in batch.writes:
             keys.append(f"{name}:{key}")
             values += (key, expected, positions, b"-" if document is None else b"=" + document)
+        for key, parking in batch.parked:
+            values += (key, f"{batch.partition}:{parking}")
         async with self._translated():
-            answer = await self._evaluate(len(keys), [*keys, *values])
+            answer = await self._evaluate(_APPLY, len(keys), [*keys, *values])
         return Outcome[answer.decode()]
 
-    async def _evaluate(self, keys: int, arguments: Sequence[str | bytes]) -> bytes:
+    async def _evaluate(self, script: Script, keys: int, arguments: Sequence[str | bytes]) -> bytes:
         # The server's cache of scripts is volatile: send the text where it is unknown.
         execute: Any = self._client.execute_command
         try:
-            answer = await execute("EVALSHA", _DIGEST, keys, *arguments)
+            answer = await execute("EVALSHA", script.digest, keys, *arguments)
         except failures.NoScriptError:
-            answer = await execute("EVAL", _SCRIPT, keys, *arguments)
+            answer = await execute("EVAL", script.text, keys, *arguments)
         return bytes(answer)
 
-    async def read(self, projection: str, keys: Sequence[str]) -> Reading:
+    async def read(
+        self, projection: str, keys: Sequence[str], partitions: Sequence[int] = ()
+    ) -> Reading:
         """See ports.store."""
-        async with self._translated():
-            *documents, halted = await self._client.mget(
-                [*(f"{projection}:{key}" for key in keys), self._name(projection, "halted")]
-            )
-        return Reading(documents, halted.decode() if halted else "")
+        # One transaction where it matters: documents, checkpoints and parkings of one moment.
+        pipe = self._client.pipeline(transaction=bool(partitions))
+        pipe.mget([f"{projection}:{key}" for key in keys] or [""])
+        pipe.hvals(self._name(projection, "halted"))
+        if partitions:
+            pipe.hmget(self._name(projection, "checkpoints"), [str(n) for n in partitions])
+            pipe.hmget(self._name(projection, "parked"), [*keys] or [""])
+        async with self._translated(), pipe:
+            documents, halted, *further = await pipe.execute()
+        checkpoints, parked = further or ([], [])
+        return Reading(
+            documents if keys else [],
+            halted[0].decode() if halted else "",
+            _checkpoints(partitions, checkpoints),
+            frozenset(
+                key
+                for key, entries in zip(keys, parked, strict=False)
+                if entries and _concerns(entries.decode(), partitions)
+            ),
+        )
 
-    async def halt(self, projection: str, reason: str) -> None:
+    async def halt(self, projection: str, partition: int, reason: str) -> None:
         """See ports.store."""
+        name = self._name(projection, "halted")
         async with self._translated():
             if reason:
-                await self._client.set(self._name(projection, "halted"), reason)
+                await self._client.hset(name, str(partition), reason)
             else:
-                await self._client.delete(self._name(projection, "halted"))
+                await self._client.hdel(name, str(partition))
+
+    async def unpark(self, projection: str, partition: int, key: str, parking: str) -> None:
+        """See ports.store."""
+        arguments = [self._name(projection, "parked"), key, f"{partition}:{parking}"]
+        async with self._translated():
+            await self._evaluate(_UNPARK, 1, arguments)
+
+    async def reset(self, projection: str, checkpoints: Mapping[int, Checkpoint] | None) -> int:
+        """See ports.store."""
+        names = {
+            what: self._name(projection, what)
+            for what in ("checkpoints", "positions", "parked", "halted")
+        }
+        async with self._translated():
+            reason = "it is being emptied; if that was interrupted, repeat: readside reset"
+            await self._client.hset(names["halted"], _RESET, reason)
+            pipe = self._client.pipeline(transaction=True)
+            pipe.delete(names["checkpoints"])
+            if checkpoints:
+                texts = {str(number): found.encode() for number, found in checkpoints.items()}
+                pipe.hset(names["checkpoints"], mapping=texts)
+            await pipe.execute()
+            removed = await self._empty(projection, names["positions"])
+            await self._client.delete(names["positions"], names["parked"], names["halted"])
+        return removed
+
+    async def _empty(self, projection: str, positions: str) -> int:
+        removed = cursor = 0
+        while True:
+            cursor, found = await self._client.hscan(positions, cursor, count=_AT_ONCE)
+            if found:
+                keys = [projection.encode() + b":" + key for key in found]
+                removed += await self._client.unlink(*keys)
+            if cursor == 0:
+                return removed
 
     async def close(self) -> None:
         """See ports.store."""
@@ -187,3 +252,15 @@ class RedisStore:
         ):
             return RefusedError(text, mend="see the server's log")
         return UnavailableError(text, mend="start it, or check READSIDE_READ_STORE")
+
+
+def _concerns(entries: str, partitions: Sequence[int]) -> bool:
+    return any(int(entry.partition(":")[0]) in partitions for entry in entries.split())
+
+
+def _checkpoints(partitions: Sequence[int], found: Sequence[bytes | None]) -> dict[int, Checkpoint]:
+    return {
+        number: Checkpoint.decode(text.decode())
+        for number, text in zip(partitions, found, strict=True)
+        if text is not None
+    }

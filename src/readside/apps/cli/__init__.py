@@ -1,8 +1,7 @@
-"""The command line: ``readside --help``."""
+"""The command line: ``readside --help``. Declarations only; the work is imported when it is called."""
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,37 +13,33 @@ from readside import __version__
 cli = App(
     name="readside",
     help="Keeps read models in step with PostgreSQL: what you write is what you read, a moment later.",
+    help_epilogue="See it work: readside demo",
     version=__version__,
     version_flags=["--version"],
-    help_format="markdown",
+    help_format="plaintext",  # half as long to print as markdown
 )
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for scripts.")]
 Target = Annotated[
-    str, Parameter(help="Where the app is, as `module:attribute`, for example `shop.main:app`.")
+    str, Parameter(help="Where the app is, as module:attribute, for example shop.main:app.")
 ]
 
 
 def main() -> None:
-    """Entry point of the ``readside`` command."""
-    try:
-        result = cli(result_action="return_value")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """Parse, work, and exit with the code of the command."""
+    result = cli(result_action="return_value")
     sys.exit(result if isinstance(result, int) else 0)
 
 
-def _logging(*, verbose: bool = False) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        stream=sys.stderr,
+def _examples(*lines: str) -> str:
+    return "\n    ".join(("Examples:", *lines))
+
+
+@cli.command(
+    help_epilogue=_examples(
+        "readside demo", "readside demo --users 5000 --rate 1000 --json", "readside demo --keep"
     )
-    for noisy in ("nats", "psycopg", "psycopg.pool", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-
-
-@cli.command
+)
 def demo(
     *,
     users: Annotated[int, Parameter(help="How many users to create.")] = 2000,
@@ -54,41 +49,43 @@ def demo(
     ] = "nats",
     json: Json = False,
     keep: Annotated[
-        bool, Parameter(negative="", help="Leave the servers running until Ctrl-C, for a look.")
+        bool, Parameter(negative="", help="Leave everything running until Ctrl-C, for a look.")
     ] = False,
 ) -> int:
     """Show the whole pipeline on real servers: create users, follow one, check every one.
 
-    Starts PostgreSQL, NATS and Valkey of its own, on free ports and in a temporary directory.
-
-    Examples:
-        readside demo
-        readside demo --users 5000 --json
-        readside demo --keep
+    Starts PostgreSQL, NATS and Valkey of its own, on free ports and in a temporary directory,
+    and leaves nothing behind. Exits with 0 only if every user is in the read store and right.
     """
     from readside.apps.demo import show  # noqa: PLC0415 - keeps --help fast
-    from readside.apps.process import run as run_process  # noqa: PLC0415
+    from readside.apps.process import run as process  # noqa: PLC0415
 
-    return run_process(show(users=users, rate=rate, broker=broker, json=json, keep=keep))
+    return process(lambda: show(users=users, rate=rate, broker=broker, json=json, keep=keep))
 
 
-@cli.command
+@cli.command(
+    help_epilogue=_examples(
+        "readside init shop.main:app",
+        "READSIDE_WRITE_STORE=postgresql://user:password@host/database readside init shop.main:app",
+    )
+)
 def init(target: Target, *, json: Json = False) -> int:
     """Install readside into the write store: schema, publication, replication slot.
 
     Safe to repeat, also by two at once. Needs a user who may create schemas and has REPLICATION.
-
-    Examples:
-        readside init shop.main:app
-        READSIDE_WRITE_STORE=postgresql://… readside init shop.main:app
     """
     from readside.apps.cli.service import init as work  # noqa: PLC0415
-    from readside.apps.process import run as run_process  # noqa: PLC0415
+    from readside.apps.cli.target import load_app  # noqa: PLC0415
+    from readside.apps.process import run as process  # noqa: PLC0415
 
-    return run_process(work(target, json=json))
+    return process(lambda: work(load_app(target), json=json))
 
 
-@cli.command
+@cli.command(
+    help_epilogue=_examples(
+        "readside run shop.main:app", "readside run shop.main:app --role relay --verbose"
+    )
+)
 def run(
     target: Target,
     *,
@@ -100,38 +97,39 @@ def run(
     """Run relay and projectors of an app until Ctrl-C or SIGTERM.
 
     Start it as often as you like: one relay works and the others stand by, projectors share
-    the partitions.
-
-    Examples:
-        readside run shop.main:app
-        readside run shop.main:app --role relay
+    the partitions. A server that is away is waited for.
     """
     from readside.apps.cli.service import run as work  # noqa: PLC0415
-    from readside.apps.process import run as run_process  # noqa: PLC0415
+    from readside.apps.cli.target import load_app  # noqa: PLC0415
+    from readside.apps.process import run as process  # noqa: PLC0415
 
-    _logging(verbose=verbose)
-    return run_process(work(target, role))
+    return process(lambda: work(load_app(target), target, role, verbose=verbose), service=True)
 
 
-@cli.command
+@cli.command(
+    help_epilogue=_examples(
+        "readside servers", "readside servers --directory /tmp/play", "readside servers --json"
+    )
+)
 def servers(
     *,
     directory: Annotated[Path, Parameter(help="Where their data lives.")] = Path(".readside"),
     json: Json = False,
 ) -> int:
-    """Run the embedded PostgreSQL, NATS and Valkey by themselves, until Ctrl-C.
-
-    Examples:
-        readside servers
-        readside servers --directory /tmp/play --json
-    """
+    """Run the embedded PostgreSQL, NATS and Valkey by themselves, until Ctrl-C."""
     from readside.apps.cli.servers import serve  # noqa: PLC0415
-    from readside.apps.process import run as run_process  # noqa: PLC0415
+    from readside.apps.process import run as process  # noqa: PLC0415
 
-    return run_process(serve(directory, json=json))
+    return process(lambda: serve(directory, json=json), service=True)
 
 
-@cli.command
+@cli.command(
+    help_epilogue=_examples(
+        "readside status shop.main:app",
+        "readside status shop.main:app --watch",
+        "readside status shop.main:app --json",
+    )
+)
 def status(
     target: Target,
     *,
@@ -139,23 +137,180 @@ def status(
     watch: Annotated[
         bool, Parameter(negative="", help="Again every second, until Ctrl-C.")
     ] = False,
+    partitions: Annotated[
+        bool, Parameter(negative="", help="Every partition, however many there are.")
+    ] = False,
 ) -> int:
     """Show how far relay and projections are: position, lag, rate, state.
 
     Exits with 1 if something needs attention.
-
-    Examples:
-        readside status shop.main:app
-        readside status shop.main:app --watch
-        readside status shop.main:app --json
     """
     from readside.apps.cli.status import show  # noqa: PLC0415
-    from readside.apps.process import run as run_process  # noqa: PLC0415
+    from readside.apps.cli.target import load_app  # noqa: PLC0415
+    from readside.apps.process import run as process  # noqa: PLC0415
 
-    return run_process(show(target, json=json, watch=watch))
+    return process(
+        lambda: show(load_app(target), target, json=json, watch=watch, every_partition=partitions)
+    )
 
 
 @cli.command
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+Projection = Annotated[str | None, Parameter(help="Only documents of this projection.")]
+Key = Annotated[str | None, Parameter(help="Only the document of this key.")]
+ErrorText = Annotated[str | None, Parameter(help="Only those whose error contains this text.")]
+All = Annotated[bool, Parameter(name="--all", negative="", help="Take every parked document.")]
+Yes = Annotated[bool, Parameter(negative="", help="Do not ask.")]
+
+dead_letters = App(name="dead-letters", help="Documents that cannot move on, and their events.")
+cli.command(dead_letters)
+
+
+@dead_letters.command(name="list")
+def list_(
+    target: Target,
+    *,
+    projection: Projection = None,
+    key: Key = None,
+    error: ErrorText = None,
+    json: Json = False,
+) -> int:
+    """List the parked documents, the longest parked first.
+
+    Examples:
+        readside dead-letters list shop.main:app
+        readside dead-letters list shop.main:app --error ZeroDivisionError --json
+    """
+    from readside.apps.cli import dead_letters as work  # noqa: PLC0415
+    from readside.apps.process import run as run_process  # noqa: PLC0415
+
+    return run_process(lambda: work.find(target, work.Choice(projection, key, error), json=json))
+
+
+@dead_letters.command
+def show(
+    target: Target,
+    *,
+    projection: Projection = None,
+    key: Key = None,
+    error: ErrorText = None,
+    json: Json = False,
+) -> int:
+    """Show parked documents in full: error, traceback, waiting events with their payloads.
+
+    Examples:
+        readside dead-letters show shop.main:app --projection user --key 42
+    """
+    from readside.apps.cli import dead_letters as work  # noqa: PLC0415
+    from readside.apps.process import run as run_process  # noqa: PLC0415
+
+    return run_process(lambda: work.show(target, work.Choice(projection, key, error), json=json))
+
+
+@dead_letters.command
+def retry(
+    target: Target,
+    *,
+    projection: Projection = None,
+    key: Key = None,
+    error: ErrorText = None,
+    everything: All = False,
+    json: Json = False,
+) -> int:
+    """Fold parked events again, in order, with the code as it is now.
+
+    Safe to interrupt and to repeat, while the projectors run. Exits with 1 if a document still
+    cannot move on.
+
+    Examples:
+        readside dead-letters retry shop.main:app --projection user --key 42
+        readside dead-letters retry shop.main:app --all
+    """
+    from readside.apps.cli import dead_letters as work  # noqa: PLC0415
+    from readside.apps.process import run as run_process  # noqa: PLC0415
+
+    choice = work.Choice(projection, key, error)
+    return run_process(lambda: work.retry(target, choice, everything=everything, json=json))
+
+
+@dead_letters.command
+def discard(
+    target: Target,
+    *,
+    projection: Projection = None,
+    key: Key = None,
+    error: ErrorText = None,
+    everything: All = False,
+    whole: Annotated[
+        bool, Parameter(negative="", help="All waiting events, not only the failing one.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Give up the failing event of each chosen document; the view goes on without it.
+
+    Free the document with `retry` afterwards.
+
+    Examples:
+        readside dead-letters discard shop.main:app --projection user --key 42
+    """
+    from readside.apps.cli import dead_letters as work  # noqa: PLC0415
+    from readside.apps.process import run as run_process  # noqa: PLC0415
+
+    choice = work.Choice(projection, key, error)
+    return run_process(
+        lambda: work.discard(target, choice, everything=everything, whole=whole, json=json)
+    )
+
+
+@cli.command
+def reset(
+    target: Target,
+    projection: Annotated[str, Parameter(help="Which projection.")],
+    *,
+    give_up: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="Begin where PostgreSQL's log reaches back to, without what came before.",
+        ),
+    ] = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> int:
+    """Empty a projection and let it begin again, with the first event or with what there is.
+
+    The projectors may run. Readers get an error until it is empty, and see it fill up after that.
+
+    Examples:
+        readside reset shop.main:app user
+        readside reset shop.main:app user --give-up --yes
+    """
+    from readside.apps.cli import operate as work  # noqa: PLC0415
+    from readside.apps.process import run as run_process  # noqa: PLC0415
+
+    return run_process(lambda: work.reset(target, projection, give_up=give_up, yes=yes, json=json))
+
+
+@cli.command
+def forget(
+    target: Target,
+    projection: Annotated[str, Parameter(help="Which projection.")],
+    *,
+    documents: Annotated[
+        bool, Parameter(negative="", help="Remove its documents from the read store, too.")
+    ] = False,
+    yes: Yes = False,
+) -> int:
+    """Let go of a projection which the code no longer declares: PostgreSQL keeps WAL for it.
+
+    Examples:
+        readside forget shop.main:app old_users --documents
+    """
+    from readside.apps.cli import operate as work  # noqa: PLC0415
+    from readside.apps.process import run as run_process  # noqa: PLC0415
+
+    return run_process(lambda: work.forget(target, projection, documents=documents, yes=yes))

@@ -3,22 +3,57 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 import msgspec
 
-from readside.adapters.embedded import EmbeddedServers
+from readside.adapters.embedded import Addresses, EmbeddedServers
+from readside.apps import hints
+from readside.apps.journal import journal
+
+_LOOK_EVERY = 0.5
 
 
 async def serve(directory: Path, *, json: bool) -> int:
-    """Run the embedded servers until cancelled."""
-    async with EmbeddedServers(directory) as addresses:
+    """Run the embedded servers until cancelled; one that dies is started again."""
+    journal(logging.INFO, "%(message)s")
+    group = EmbeddedServers(directory)
+    place = _absolute(directory)
+    async with group as addresses:
         if json:
             print(msgspec.json.encode(addresses).decode(), flush=True)
         else:
-            print(f"READSIDE_WRITE_STORE={addresses.write_store}")
-            print(f"READSIDE_BROKER={addresses.broker}")
-            print(f"READSIDE_READ_STORE={addresses.read_store}")
-            print(f"data in {directory}; Ctrl-C ends them", flush=True)
-        await asyncio.Event().wait()
-    return 0
+            _tell(addresses)
+        if group.attached:
+            return 0
+        logging.getLogger("readside").info("data in %s; Ctrl-C ends them", place)
+        while True:
+            await group.revive()
+            await asyncio.sleep(_LOOK_EVERY)
+
+
+def _absolute(directory: Path) -> Path:
+    return directory.absolute()
+
+
+def _tell(addresses: Addresses) -> None:
+    write_store, broker, read_store = (
+        addresses.write_store,
+        addresses.broker,
+        addresses.read_store,
+    )
+    lines = [
+        "",
+        "use them elsewhere:",
+        f"  export READSIDE_WRITE_STORE={write_store}",
+        f"  export READSIDE_BROKER={broker}",
+        f"  export READSIDE_READ_STORE={read_store}",
+        "have a look:",
+        f"  {hints.psql(write_store)}",
+        f"  {hints.nats(broker, 'stream', 'ls')}",
+        f"  {hints.valkey(read_store)}",
+    ]
+    if missing := hints.missing_clients():
+        lines.append(f"  ({missing})")
+    print("\n".join(lines), flush=True)

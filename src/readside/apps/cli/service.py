@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 
 import msgspec
+from rich.console import RenderableType
 
-from readside.apps.cli.status import render
-from readside.apps.cli.target import load_app
+from readside.app import App
+from readside.apps.cli.status import live
+from readside.apps.cli.table import line, plain_console, render
+from readside.apps.journal import Trouble, journal
 from readside.core.errors import ReadsideError
-from readside.operate.status import status
+from readside.operate.status import Status, status
 from readside.ports.ending import end
-from readside.runtime import Addresses, Runtime
+from readside.runtime import Addresses
 from readside.service import Role, Service
 
-_SAY_EVERY = 10.0
+log = logging.getLogger("readside")
+
+#: Seconds between two looks, and between two reports if only the number of events has changed.
+_LOOK_EVERY = 1.0
+_REPORT_EVERY = 60.0
 
 
-async def init(target: str, *, json: bool) -> int:
+async def init(app: App, *, json: bool) -> int:
     """Install, and print what was done."""
-    app = load_app(target)
+    journal(logging.INFO)
     runtime = await app.runtime()
     try:
         done = await runtime.install()
@@ -33,19 +41,20 @@ async def init(target: str, *, json: bool) -> int:
     return 0
 
 
-async def run(target: str, role: Role) -> int:
+async def run(app: App, target: str, role: Role, *, verbose: bool) -> int:
     """Run roles of an app until cancelled."""
-    app = load_app(target)
+    trouble = journal(logging.DEBUG if verbose else logging.INFO)
     runtime = await app.runtime()
     try:
         addresses = await runtime.addresses()
-        service = Service(runtime, app.projections, role, say=_say)
+        service = Service(runtime, app.projections, role)
         work = asyncio.create_task(service.run())
-        view = asyncio.create_task(_view(service, runtime, addresses))
+        view = asyncio.create_task(_view(service, app.name, addresses, target, trouble))
         try:
             await asyncio.wait({work, view}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 await work
+            await view
             return 0
         finally:
             await end((view, work))
@@ -53,36 +62,45 @@ async def run(target: str, role: Role) -> int:
         await app.close()
 
 
-def _say(text: str) -> None:
-    print(f"readside: {text}", file=sys.stderr, flush=True)
-
-
-async def _view(service: Service, runtime: Runtime, addresses: Addresses) -> None:
+async def _view(
+    service: Service, app: str, addresses: Addresses, target: str, trouble: Trouble
+) -> None:
     await service.ready.wait()
-    _say(f"running app {runtime.app} as {service.worker}")
-    if sys.stdout.isatty():
-        await _live(runtime, addresses)
+    log.info("app %s runs as %s", app, service.worker)
+    if not sys.stdout.isatty():
+        await _report(addresses.write_store, app, trouble)
+    console = plain_console()
+
+    def table(seen: Status) -> RenderableType:
+        _notice(seen, trouble)
+        return render(seen, target, console, every_partition=False)
+
+    await live(addresses.write_store, app, table)
+
+
+def _notice(seen: Status, trouble: Trouble) -> None:
+    well = seen.relay.state == "streaming" and all(
+        one.state == "following" for one in seen.projections
+    )
+    if well and trouble.over():
+        log.info("everything works again")
+
+
+async def _report(dsn: str, app: str, trouble: Trouble) -> None:
+    """Say when a state changes, and once a minute how far everything is if events came."""
+    loop = asyncio.get_running_loop()
+    before: tuple[list[str], list[int]] = ([], [])
+    said_at = 0.0
     while True:
-        await asyncio.sleep(_SAY_EVERY)
+        await asyncio.sleep(_LOOK_EVERY)
         try:
-            seen = await status(addresses.write_store, runtime.app)
+            seen = await status(dsn, app)
         except ReadsideError:
             continue  # the roles have said so already
-        for projection in seen.projections:
-            print(
-                f"{projection.name}: {projection.state}, lag {projection.lag_events} events,"
-                f" {projection.rate:.0f}/s; relay {seen.relay.state}",
-                flush=True,
-            )
-
-
-async def _live(runtime: Runtime, addresses: Addresses) -> None:
-    from rich.live import Live  # noqa: PLC0415 - only on a terminal
-
-    with Live(auto_refresh=False) as live:
-        while True:
-            try:
-                live.update(render(await status(addresses.write_store, runtime.app)), refresh=True)
-            except ReadsideError as error:
-                live.update(str(error), refresh=True)
-            await asyncio.sleep(1.0)
+        _notice(seen, trouble)
+        states = [seen.relay.state, *(one.state for one in seen.projections)]
+        applied = [part.applied for one in seen.projections for part in one.partitions]
+        due = loop.time() - said_at > _REPORT_EVERY and applied != before[1]
+        if states != before[0] or due:
+            print(line(seen), flush=True)
+            before, said_at = (states, applied), loop.time()

@@ -21,9 +21,17 @@ async def follow(shop: Shop, write_store: str, broker: str, read_store: str) -> 
     steps = await _written(write_store, id_)
     if listening is not None:
         client, message = listening
-        heard = await asyncio.wait_for(message, 5)
-        steps.append((f"message on NATS, {heard.subject}", heard.data.decode()))
-        await client.close()
+        try:
+            heard = await asyncio.wait_for(message, 15)
+        finally:
+            await client.close()
+        headers = "\n".join(f"{name}: {value}" for name, value in (heard.headers or {}).items())
+        steps.append(
+            (
+                f"message on NATS, subject {heard.subject}, headers and payload",
+                f"{headers}\n{heard.data.decode()}",
+            )
+        )
     redis: Any = Redis.from_url(read_store)
     document = await redis.get(f"user:{id_}")
     await redis.aclose()

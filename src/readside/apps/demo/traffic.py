@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 
 from readside.apps.demo.shop import Shop
-from readside.ports.ending import end
 
 _WRITERS = 8
 #: Seconds between two looks of the observer.
@@ -29,18 +28,19 @@ class Traffic:
         self.committed = 0
         self.seconds = 0.0
 
-    async def run(self, tell: Callable[[Traffic], None]) -> None:
+    async def run(self, tell: Callable[[Traffic, bool], None]) -> None:
         """Create all users, and return when the last is readable or nothing moves any more."""
         began = time.perf_counter()
         numbers = iter(range(self._users))
-        observer = asyncio.ensure_future(self._observe(tell))
         try:
-            await asyncio.gather(*(self._write(numbers, began) for _ in range(_WRITERS)))
-            self.seconds = time.perf_counter() - began
-            await observer
-            self.seconds = max(self.seconds, time.perf_counter() - began)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._observe(tell))
+                for _ in range(_WRITERS):
+                    tasks.create_task(self._write(numbers, began))
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None  # one reason is what a person can act on
         finally:
-            await end([observer])
+            self.seconds = time.perf_counter() - began
 
     async def _write(self, numbers: object, began: float) -> None:
         for number in numbers:  # type: ignore[attr-defined]  # an iterator shared by all writers
@@ -51,7 +51,7 @@ class Traffic:
             self._under_way[id_] = time.perf_counter()
             self.committed += 1
 
-    async def _observe(self, tell: Callable[[Traffic], None]) -> None:
+    async def _observe(self, tell: Callable[[Traffic, bool], None]) -> None:
         moved_at = told_at = time.perf_counter()
         while len(self.latencies) < self._users:
             ids = list(self._under_way)[:500]
@@ -62,12 +62,19 @@ class Traffic:
                     self.latencies.append(now - self._under_way.pop(id_))
                     moved_at = now
             if now - told_at > 0.25:  # noqa: PLR2004 - four times a second
-                tell(self)
+                tell(self, False)
                 told_at = now
             if now - moved_at > _GIVE_UP:
-                return
+                break
             await asyncio.sleep(_LOOK_EVERY)
-        tell(self)
+        tell(self, True)
+
+    def line(self) -> str:
+        """How far it is, in one line."""
+        return (
+            f"  committed {self.committed}/{self._users}   readable {len(self.latencies)}"
+            f"   p50 {self.percentile(0.5):.1f} ms   p99 {self.percentile(0.99):.1f} ms"
+        )
 
     def percentile(self, share: float) -> float:
         """Milliseconds below which this share of the latencies lies; 0 without any."""

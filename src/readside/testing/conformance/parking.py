@@ -47,6 +47,11 @@ def step(document: str, nth: int, *, poison: bool = False, **fields: Any) -> Par
     return Parked(Step(document, made, _THINGS.routes["thing.done"], None), error)
 
 
+def at(nth: int) -> Position:
+    """The position of a step."""
+    return record(nth, UNIT.partition).position
+
+
 class ParkingContract(ABC):
     """Documents which cannot move on. Each test has an app of its own."""
 
@@ -62,7 +67,11 @@ class ParkingContract(ABC):
 
     @abstractmethod
     async def free(self, unit: Unit, key: str) -> None:
-        """Let a document move on, as an operator does."""
+        """Let a document move on, as a retry does that has applied all its events."""
+
+    @abstractmethod
+    async def applied(self, unit: Unit, key: str, until: Position) -> None:
+        """Note that a retry has applied a document's events up to a position."""
 
     async def done(self, parking: Parking) -> None:  # noqa: B027 - a hook that may stay empty
         """Disconnect."""
@@ -74,43 +83,46 @@ class ParkingContract(ABC):
         await self.done(parking)
 
     async def test_nothing_is_parked_at_first(self, parking: Parking) -> None:
-        assert await parking.parked(UNIT) == frozenset()
+        assert await parking.parked(UNIT) == {}
 
     async def test_parking_nothing_is_nothing(self, parking: Parking) -> None:
-        assert await parking.park(UNIT, []) == frozenset()
-        assert await parking.parked(UNIT) == frozenset()
+        assert await parking.park(UNIT, []) == {}
+        assert await parking.parked(UNIT) == {}
 
     async def test_a_poison_parks_its_document(self, parking: Parking) -> None:
-        assert await parking.park(UNIT, [step("x", 5, poison=True)]) == frozenset()
-        assert await parking.parked(UNIT) == {"x"}
+        holds = await parking.park(UNIT, [step("x", 5, poison=True)])
+        assert set(holds) == {"x"}
+        assert holds["x"].since == at(5)
+        assert set(await parking.parked(UNIT)) == {"x"}
         assert [one.nth for one in await self.waiting(UNIT, "x")] == [5]
         other = await self.make()
-        assert await other.parked(UNIT) == {"x"}
+        assert set(await other.parked(UNIT)) == {"x"}
         await self.done(other)
 
     async def test_what_comes_later_waits_behind_it_in_order(self, parking: Parking) -> None:
         await parking.park(UNIT, [step("x", 5, poison=True), step("x", 6), step("x", 8)])
-        assert await parking.park(UNIT, [step("x", 9), step("x", 11)]) == frozenset()
+        holds = await parking.parked(UNIT)
+        assert await parking.park(UNIT, [step("x", 9), step("x", 11)]) == holds
         assert [one.nth for one in await self.waiting(UNIT, "x")] == [5, 6, 8, 9, 11]
 
     async def test_parking_twice_is_parking_once(self, parking: Parking) -> None:
         steps = [step("x", 5, poison=True), step("x", 6), step("y", 6, poison=True)]
         for _ in range(3):
-            assert await parking.park(UNIT, steps) == frozenset()
-        assert await parking.parked(UNIT) == {"x", "y"}
+            assert set(await parking.park(UNIT, steps)) == {"x", "y"}
+        assert set(await parking.parked(UNIT)) == {"x", "y"}
         assert [one.nth for one in await self.waiting(UNIT, "x")] == [5, 6]
         assert [one.nth for one in await self.waiting(UNIT, "y")] == [6]
 
     async def test_a_step_of_a_free_document_is_refused(self, parking: Parking) -> None:
-        assert await parking.park(UNIT, [step("x", 6)]) == {"x"}
-        assert await parking.parked(UNIT) == frozenset()
+        assert await parking.park(UNIT, [step("x", 6)]) == {}
+        assert await parking.parked(UNIT) == {}
         assert await self.waiting(UNIT, "x") == []
 
     async def test_a_freed_document_is_reported_and_the_others_wait(self, parking: Parking) -> None:
         await parking.park(UNIT, [step("x", 5, poison=True), step("y", 5, poison=True)])
         await self.free(UNIT, "x")
-        assert await parking.parked(UNIT) == {"y"}
-        assert await parking.park(UNIT, [step("x", 7), step("y", 7)]) == {"x"}
+        assert set(await parking.parked(UNIT)) == {"y"}
+        assert set(await parking.park(UNIT, [step("x", 7), step("y", 7)])) == {"y"}
         assert await self.waiting(UNIT, "x") == []
         assert [one.nth for one in await self.waiting(UNIT, "y")] == [5, 7]
 
@@ -118,20 +130,50 @@ class ParkingContract(ABC):
         await parking.park(UNIT, [step("x", 5, poison=True)])
         await self.free(UNIT, "x")
         again = [step("x", 7, poison=True), step("x", 8)]
-        assert await parking.park(UNIT, again) == frozenset()
+        before = await parking.park(UNIT, again)
+        assert before["x"].since == at(7)
         assert [one.nth for one in await self.waiting(UNIT, "x")] == [7, 8]
+
+    async def test_what_a_retry_has_applied_waits_no_more_and_is_remembered(
+        self, parking: Parking
+    ) -> None:
+        steps = [step("y", 4, poison=True), step("x", 5, poison=True), step("x", 6), step("x", 7)]
+        await parking.park(UNIT, steps)
+        assert await parking.retried(UNIT, at(9)) == []
+        await self.applied(UNIT, "x", at(6))
+        await self.applied(UNIT, "y", at(6))
+        assert [one.nth for one in await self.waiting(UNIT, "x")] == [7]
+        found = await parking.retried(UNIT, at(9))
+        assert [(key, one.nth) for key, one in found] == [("x", 5), ("x", 6), ("y", 4)]
+        assert found[0][1] == steps[1].step.record
+        assert [one.nth for _, one in await parking.retried(UNIT, at(5))] == [5, 4]
+        assert await parking.retried(Unit("things", 2), at(9)) == []
+
+    async def test_what_fails_again_after_a_retry_waits_again(self, parking: Parking) -> None:
+        await parking.park(UNIT, [step("x", 5, poison=True), step("x", 6)])
+        await self.free(UNIT, "x")
+        await parking.park(UNIT, [step("x", 5, poison=True), step("x", 6)])
+        assert [one.nth for one in await self.waiting(UNIT, "x")] == [5, 6]
+        assert await parking.retried(UNIT, at(9)) == []
+
+    async def test_every_parking_has_a_name_of_its_own(self, parking: Parking) -> None:
+        names = set()
+        for nth in (5, 6, 7):
+            names.add((await parking.park(UNIT, [step("x", nth, poison=True)]))["x"].name)
+            await self.free(UNIT, "x")
+        assert len(names) == 3
 
     async def test_units_are_apart(self, parking: Parking) -> None:
         await parking.park(UNIT, [step("x", 5, poison=True)])
         for other in (Unit("things", 2), Unit("others", 3)):
-            assert await parking.parked(other) == frozenset()
-            assert await parking.park(other, [step("x", 6)]) == {"x"}
+            assert await parking.parked(other) == {}
+            assert await parking.park(other, [step("x", 6)]) == {}
 
     async def test_every_key_is_its_own(self, parking: Parking) -> None:
         await parking.park(UNIT, [step(key, 5, poison=True) for key in KEYS])
-        assert await parking.parked(UNIT) == set(KEYS)
+        assert set(await parking.parked(UNIT)) == set(KEYS)
         await self.free(UNIT, KEYS[0])
-        assert await parking.parked(UNIT) == set(KEYS[1:])
+        assert set(await parking.parked(UNIT)) == set(KEYS[1:])
 
     async def test_the_whole_record_waits(self, parking: Parking) -> None:
         poison = step(
@@ -153,5 +195,5 @@ class ParkingContract(ABC):
 
     async def test_many_steps_at_once(self, parking: Parking) -> None:
         steps = [step("x", 1, poison=True), *(step("x", nth) for nth in range(2, 1500))]
-        assert await parking.park(UNIT, steps) == frozenset()
+        assert set(await parking.park(UNIT, steps)) == {"x"}
         assert [one.nth for one in await self.waiting(UNIT, "x")] == list(range(1, 1500))

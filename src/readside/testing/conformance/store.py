@@ -99,11 +99,11 @@ class StoreContract(ABC):
     async def test_nothing_is_there_at_first(self, store: Store, projection: str) -> None:
         assert dict(await store.checkpoints(projection, [0, 1])) == {}
         assert await store.load(projection, ["x", "y"]) == [Stored(None, ""), Stored(None, "")]
-        assert await store.read(projection, ["x"]) == Reading([None], "")
+        assert await store.read(projection, ["x"]) == Reading([None], "", {}, frozenset())
 
     async def test_no_keys_are_no_documents(self, store: Store, projection: str) -> None:
         assert await store.load(projection, []) == []
-        assert await store.read(projection, []) == Reading([], "")
+        assert await store.read(projection, []) == Reading([], "", {}, frozenset())
         assert dict(await store.checkpoints(projection, [])) == {}
 
     async def test_documents_and_checkpoint_come_together(
@@ -113,7 +113,7 @@ class StoreContract(ABC):
         assert await self._put(store, projection, write) is Outcome.APPLIED
         assert dict(await store.checkpoints(projection, [0])) == {0: checkpoint(1)}
         assert await store.load(projection, ["x"]) == [Stored(b'{"a":1}', positions(1))]
-        assert await store.read(projection, ["x"]) == Reading([b'{"a":1}'], "")
+        assert await store.read(projection, ["x"]) == Reading([b'{"a":1}'], "", {}, frozenset())
 
     async def test_a_document_is_plain_json_under_a_plain_key(
         self, store: Store, projection: str
@@ -128,7 +128,7 @@ class StoreContract(ABC):
         await self._put(store, projection, Write("x", "", positions(1), b"{}"))
         other = await self.make()
         try:
-            assert await other.read(projection, ["x"]) == Reading([b"{}"], "")
+            assert await other.read(projection, ["x"]) == Reading([b"{}"], "", {}, frozenset())
             assert dict(await other.checkpoints(projection, [0])) == {0: checkpoint(1)}
         finally:
             await other.close()
@@ -365,11 +365,13 @@ class StoreContract(ABC):
         self, store: Store, projection: str
     ) -> None:
         await self._put(store, projection, Write("x", "", positions(1), b"1"))
-        await store.halt(projection, "wrong: ключ")
-        assert await store.read(projection, ["x"]) == Reading([b"1"], "wrong: ключ")
+        await store.halt(projection, 0, "wrong: ключ")
+        assert await store.read(projection, ["x"]) == Reading(
+            [b"1"], "wrong: ключ", {}, frozenset()
+        )
         assert (await store.read(projection, [])).halted == "wrong: ключ"
-        await store.halt(projection, "")
-        assert await store.read(projection, ["x"]) == Reading([b"1"], "")
+        await store.halt(projection, 0, "")
+        assert await store.read(projection, ["x"]) == Reading([b"1"], "", {}, frozenset())
 
     async def test_an_interrupted_call_gives_nobody_a_wrong_answer(
         self, store: Store, projection: str

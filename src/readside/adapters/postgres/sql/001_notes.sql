@@ -35,6 +35,7 @@ CREATE TABLE readside.progress (
     state         text NOT NULL,
     detail        text NOT NULL,
     rate          double precision NOT NULL,
+    token         bigint NOT NULL,
     updated_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (app, projection, partition)
 ) WITH (fillfactor = 50);
@@ -65,6 +66,7 @@ CREATE TABLE readside.leases (
     expires_at timestamptz NOT NULL DEFAULT '-infinity',
     starts     integer NOT NULL DEFAULT 0,
     attempting text COLLATE "C" NOT NULL DEFAULT '',
+    tries      integer NOT NULL DEFAULT 0,
     PRIMARY KEY (app, projection, partition)
 ) WITH (fillfactor = 50);
 
@@ -73,6 +75,8 @@ CREATE TABLE readside.parked_documents (
     projection text NOT NULL,
     partition  integer NOT NULL,
     key        text NOT NULL,
+    parking    text NOT NULL DEFAULT gen_random_uuid()::text,
+    since      text COLLATE "C" NOT NULL,
     error_type text NOT NULL,
     error      text NOT NULL,
     traceback  text NOT NULL,
@@ -97,7 +101,7 @@ CREATE TABLE readside.parked_events (
     payload     bytea NOT NULL,
     headers     bytea NOT NULL,
     recorded_at bigint NOT NULL,
-    PRIMARY KEY (app, projection, partition, key, position),
-    FOREIGN KEY (app, projection, partition, key)
-        REFERENCES readside.parked_documents ON DELETE CASCADE
+    -- Set by a retry. The row stays for a while: a read store that goes back may lack the event.
+    applied_at  timestamptz,
+    PRIMARY KEY (app, projection, partition, key, position)
 );

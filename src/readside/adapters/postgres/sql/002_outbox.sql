@@ -10,7 +10,15 @@ CREATE TABLE readside.outbox (
     version       integer NOT NULL DEFAULT 1,
     app           text NOT NULL,
     headers       json,
-    recorded_at   timestamptz NOT NULL DEFAULT now()
+    recorded_at   timestamptz NOT NULL DEFAULT now(),
+    -- What is committed can no longer be refused, so it is refused here, whoever writes it.
+    CONSTRAINT type_can_travel CHECK (type ~ '^[a-z0-9_-]+(\.[a-z0-9_-]+)*$' AND length(type) <= 200),
+    CONSTRAINT key_can_travel
+        CHECK (octet_length(aggregateid) BETWEEN 1 AND 512 AND aggregateid !~ '[[:cntrl:]]'),
+    CONSTRAINT version_counts_from_1 CHECK (version >= 1),
+    CONSTRAINT headers_are_an_object
+        CHECK (headers IS NULL
+               OR (json_typeof(headers) = 'object' AND octet_length(headers::text) <= 4096))
 ) PARTITION BY LIST (app);
 
 CREATE INDEX outbox_recorded_at ON readside.outbox USING brin (recorded_at)

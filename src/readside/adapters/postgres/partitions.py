@@ -1,0 +1,106 @@
+"""Partitions of the outbox, a day each: made ahead, and dropped when they are old."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+
+from psycopg import errors, sql
+
+from readside.adapters.postgres.connection import Connection
+from readside.adapters.postgres.names import Names
+
+log = logging.getLogger("readside")
+
+#: Days of partitions made ahead.
+_AHEAD = 14
+#: How long writers may have to wait behind us for a lock that a long transaction holds.
+_LOCK_TIMEOUT = "200ms"
+
+
+async def tend_partitions(
+    connection: Connection, app: str, retention: dt.timedelta | None, done: list[str]
+) -> bool:
+    """Make outbox partitions for the days to come, and drop those older than `retention`.
+
+    Never waits long for a lock, because writers queue up behind it: what cannot be had now is had
+    at the next round. Old WAL stays readable for the slot when its table is gone.
+
+    Returns:
+        whether everything could be done.
+    """
+    names = Names(app)
+    today = dt.datetime.now(dt.UTC).date()
+    existing = await _leaves(connection, names)
+    wanted = [None, *(today + dt.timedelta(days=ahead) for ahead in range(-1, _AHEAD))]
+    missing = [day for day in wanted if _leaf(names, day) not in existing]
+    outdated: list[str] = []
+    if retention is not None:
+        oldest = _leaf(names, today - retention)
+        outdated = [leaf for leaf in sorted(existing) if leaf < oldest and leaf[-8:].isdigit()]
+    complete = True
+    await connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'".encode())
+    try:
+        for day in missing:
+            complete &= await _make(connection, names, day)
+        if missing and complete:
+            done.append(f"outbox partitions up to {missing[-1] or 'the default one'}")
+        for leaf in outdated:
+            if await _drop(connection, leaf):
+                done.append(f"dropped readside.{leaf}")
+            else:
+                complete = False
+    finally:
+        await connection.execute("RESET lock_timeout")
+    return complete
+
+
+async def _leaves(connection: Connection, names: Names) -> set[str]:
+    found = await (
+        await connection.execute(
+            "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+            " WHERE i.inhparent = %s::regclass",
+            [f"readside.{names.branch}"],
+        )
+    ).fetchall()
+    return {row[0] for row in found}
+
+
+def _leaf(names: Names, day: dt.date | None) -> str:
+    return f"{names.branch}__{day:%Y%m%d}" if day else f"{names.branch}__rest"
+
+
+async def _make(connection: Connection, names: Names, day: dt.date | None) -> bool:
+    bounds: sql.Composable = sql.SQL("DEFAULT")
+    if day:
+        first, last = (f"{edge:%Y-%m-%d} 00:00:00+00" for edge in (day, day + dt.timedelta(days=1)))
+        bounds = sql.SQL("FOR VALUES FROM ({}) TO ({})").format(
+            sql.Literal(first), sql.Literal(last)
+        )
+    try:
+        # Rows are never updated, so pages can be full; autovacuum only has to freeze.
+        await connection.execute(
+            sql.SQL("CREATE TABLE {} PARTITION OF {} {} WITH (fillfactor = 100)").format(
+                sql.Identifier("readside", _leaf(names, day)),
+                sql.Identifier("readside", names.branch),
+                bounds,
+            )
+        )
+    except errors.LockNotAvailable:
+        return False
+    except errors.CheckViolation:
+        # Nobody made the partition in time, and rows of this day are in the default one already.
+        log.warning("rows of %s stay in readside.%s", day, _leaf(names, None))
+    except errors.DuplicateTable:
+        pass  # another process was faster
+    return True
+
+
+async def _drop(connection: Connection, leaf: str) -> bool:
+    try:
+        await connection.execute(
+            sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier("readside", leaf))
+        )
+    except errors.LockNotAvailable:
+        return False
+    return True

@@ -1,0 +1,140 @@
+"""``readside dead-letters``: documents that are parked, and their events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from readside.adapters.postgres.session import Session
+from readside.app import App
+from readside.apps.cli.target import load_app
+from readside.core.errors import SettingsError
+from readside.operate.dead_letters import DeadLetters, ParkedDocument, Retried
+
+
+class Choice(NamedTuple):
+    """Which documents."""
+
+    projection: str | None
+    key: str | None
+    error: str | None
+
+    @property
+    def any(self) -> bool:
+        """Whether it chooses at all."""
+        return any(part is not None for part in self)
+
+
+async def find(target: str, choice: Choice, *, json: bool) -> int:
+    """List the parked documents."""
+    async with _opened(target) as (_, letters):
+        found = await letters.find(*choice)
+    if json:
+        print(msgspec.json.encode(found).decode())
+    elif not found:
+        print("nothing is parked")
+    else:
+        _table(found)
+    return 0
+
+
+def _table(found: Sequence[ParkedDocument]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("document", "events", "tries", "parked at", "failing event", "error"):
+        table.add_column(
+            column, overflow="fold", justify="right" if column in ("events", "tries") else "left"
+        )
+    for one in found:
+        error = one.error.splitlines()[0]
+        table.add_row(
+            one.name, f"{one.events}", f"{one.attempts}", one.parked_at[:19], one.event_type, error
+        )
+    Console().print(table)
+
+
+async def show(target: str, choice: Choice, *, json: bool) -> int:
+    """Show parked documents with traceback and events."""
+    async with _opened(target) as (_, letters):
+        details = [await letters.show(one) for one in await letters.find(*choice)]
+    if json:
+        print(msgspec.json.encode(details).decode())
+        return 0
+    console = Console(highlight=False, soft_wrap=True)
+    for detail in details:
+        one = detail.document
+        console.print(f"[bold]{one.name}[/bold]  partition {one.partition}")
+        console.print(f"  parked at {one.parked_at}, last try {one.tried_at}, tries {one.attempts}")
+        console.print(detail.traceback, markup=False, style="dim")
+        for event in detail.waiting:
+            line = f"  {event.position}  {event.type} v{event.version}  {event.payload}"
+            console.print(line, markup=False)
+    if not details:
+        print("nothing is parked")
+    return 0
+
+
+async def retry(target: str, choice: Choice, *, everything: bool, json: bool) -> int:
+    """Fold parked events again; 1 if a document still cannot move on."""
+    _chosen(choice, everything=everything)
+    done: list[Retried] = []
+    async with _opened(target) as (app, letters):
+        store = await (await app.runtime()).store()
+        for one in await letters.find(*choice):
+            projection = app.projections.get(one.projection)
+            if projection is None:
+                raise SettingsError(
+                    f"{target} declares no projection {one.projection!r}.",
+                    mend=f"readside forget {target} {one.projection}, if it is gone for good",
+                )
+            result = await letters.retry(one, projection, store)
+            done.append(result)
+            if not json:
+                outcome = f"still parked: {result.error}" if result.error else "free again"
+                print(f"{one.name}: {result.applied} events applied, {outcome}", flush=True)
+    if json:
+        print(msgspec.json.encode(done).decode())
+    elif not done:
+        print("nothing is parked")
+    return 1 if any(result.error for result in done) else 0
+
+
+async def discard(target: str, choice: Choice, *, everything: bool, whole: bool, json: bool) -> int:
+    """Give up events, and retry the rest."""
+    _chosen(choice, everything=everything)
+    async with _opened(target) as (_, letters):
+        found = await letters.find(*choice)
+        gone = {one.name: await letters.discard(one, whole=whole) for one in found}
+    if json:
+        print(msgspec.json.encode(gone).decode())
+    else:
+        for name, count in gone.items():
+            print(f"{name}: {count} events discarded; free the document with: dead-letters retry")
+        if not gone:
+            print("nothing is parked")
+    return 0
+
+
+def _chosen(choice: Choice, *, everything: bool) -> None:
+    if not choice.any and not everything:
+        raise SettingsError(
+            "Which documents?", mend="choose with --projection, --key or --error, or take --all"
+        )
+
+
+@asynccontextmanager
+async def _opened(target: str) -> AsyncIterator[tuple[App, DeadLetters]]:
+    app = load_app(target)
+    try:
+        session = Session((await (await app.runtime()).addresses()).write_store, "dead letters")
+        letters = DeadLetters(session, app.name)
+        try:
+            yield app, letters
+        finally:
+            await letters.close()
+    finally:
+        await app.close()

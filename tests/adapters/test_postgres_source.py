@@ -1,0 +1,170 @@
+"""The outbox's reader, fed with frames as PostgreSQL's documentation describes them."""
+
+from __future__ import annotations
+
+from collections import deque
+from struct import pack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from readside.adapters.postgres.source import OutboxReader
+from readside.core.errors import DecodeError
+from readside.core.position import Position
+from readside.core.record import Captured
+
+EPOCH = 7
+COLUMNS = ["id", "aggregatetype", "aggregateid", "type", "payload", "version", "app", "headers"]
+
+
+def data(message: bytes) -> bytes:
+    return b"w" + pack("!QQq", 0, 0, 0) + message
+
+
+def keepalive(lsn: int, reply: bool = False) -> bytes:
+    return b"k" + pack("!Qqb", lsn, 0, reply)
+
+
+def begin(lsn: int, committed_at: int = 0) -> bytes:
+    return data(b"B" + pack("!QqI", lsn, committed_at - 946_684_800_000_000, 1))
+
+
+def commit(lsn: int, end: int) -> bytes:
+    return data(b"C" + pack("!bQQq", 0, lsn, end, 0))
+
+
+def relation(oid: int, columns: list[str] = COLUMNS) -> bytes:
+    made = b"R" + pack("!I", oid) + b"readside\0outbox_shop\0" + b"d" + pack("!h", len(columns))
+    for column in columns:
+        made += b"\0" + column.encode() + b"\0" + pack("!Ii", 25, -1)
+    return data(made)
+
+
+def insert(oid: int, event: Captured, columns: list[str] = COLUMNS) -> bytes:
+    values = {
+        "id": event.id.encode(),
+        "aggregatetype": b"user",
+        "aggregateid": event.key.encode(),
+        "type": event.type.encode(),
+        "payload": event.payload,
+        "version": str(event.version).encode(),
+        "app": b"shop",
+        "headers": event.headers or None,
+    }
+    made = b"I" + pack("!I", oid) + b"N" + pack("!h", len(columns))
+    for column in columns:
+        value = values.get(column)
+        made += b"n" if value is None else b"t" + pack("!i", len(value)) + value
+    return data(made)
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+CONTENT = st.tuples(
+    TEXT, TEXT, st.integers(1, 9), st.binary(max_size=9), st.sampled_from([b"", b"{}"])
+)
+
+
+@st.composite
+def streams(draw):
+    """Frames, and what they say: (frames, events, end of the last commit)."""
+    frames, events, lsn = [relation(16)], [], 100
+    for group in draw(st.lists(st.lists(CONTENT, max_size=5), max_size=6)):
+        lsn += draw(st.integers(1, 40))
+        committed_at = draw(st.integers(10**15, 2 * 10**15))
+        frames.append(begin(lsn, committed_at))
+        for ordinal, (type_, key, version, payload, headers) in enumerate(group, 1):
+            if draw(st.booleans()):
+                frames.append(keepalive(lsn + 1_000_000))  # means nothing inside a transaction
+            position = Position(EPOCH, lsn, ordinal)
+            event = Captured(
+                position, f"id{len(events)}", type_, key, version, payload, committed_at, headers
+            )
+            frames.append(insert(16, event))
+            events.append(event)
+        end = lsn + draw(st.integers(1, 9))
+        frames.append(commit(lsn, end))
+        lsn = end
+    return frames, events, lsn
+
+
+@given(streams(), st.data())
+def test_rows_become_events_however_the_frames_arrive(stream, draws):
+    frames, events, end = stream
+    reader = OutboxReader(EPOCH, 50)
+    waiting: deque[bytes] = deque()
+    captured: list[Captured] = []
+    while frames or waiting:
+        arrived = draws.draw(st.integers(0 if waiting else 1, 5))
+        waiting.extend(frames[:arrived])
+        frames = frames[arrived:]
+        limit = draws.draw(st.integers(1, 4))
+        taken = reader.take(waiting, limit)
+        captured += taken
+        assert len(taken) <= limit
+        # Settled never promises an event that has not been handed out.
+        outstanding = events[len(captured) :]
+        assert all(event.position.lsn >= reader.settled for event in outstanding)
+    assert captured == events
+    assert reader.settled == (end if end > 100 else 50)
+
+
+@given(streams())
+def test_a_repeated_stream_gives_the_same_positions(stream):
+    frames, events, _ = stream
+    for settled in (0, 10**9):
+        assert OutboxReader(EPOCH, settled).take(deque(frames), 10**6) == events
+
+
+def test_a_keepalive_between_transactions_moves_settled_on_and_never_back():
+    reader = OutboxReader(EPOCH, 100)
+    for lsn, settled in ((500, 500), (400, 500), (501, 501)):
+        reader.take(deque([keepalive(lsn)]), 10)
+        assert reader.settled == settled
+    assert not reader.wants_reply
+
+
+def test_a_keepalive_inside_a_transaction_settles_nothing_but_may_want_an_answer():
+    reader = OutboxReader(EPOCH, 100)
+    reader.take(deque([begin(200), keepalive(900, reply=True)]), 10)
+    assert reader.settled == 100
+    assert reader.wants_reply
+    reader.take(deque([commit(200, 210), keepalive(211)]), 10)
+    assert reader.settled == 211
+    assert reader.wants_reply  # until somebody has answered
+
+
+EVENT = Captured(Position(EPOCH, 200, 1), "id", "user.created", "42", 1, b"{}", 0, b"")
+
+
+def test_columns_are_found_by_name_also_after_a_change_of_the_table():
+    reordered = ["more", *reversed(COLUMNS)]
+    frames = [
+        begin(200),
+        relation(16),
+        insert(16, EVENT),
+        relation(16, reordered),
+        insert(16, EVENT, reordered),
+        relation(17, COLUMNS[::-1]),
+        insert(17, EVENT, COLUMNS[::-1]),
+    ]
+    taken = OutboxReader(EPOCH, 0).take(deque(frames), 10)
+    assert [event._replace(position=EVENT.position, recorded_at=0) for event in taken] == [
+        EVENT
+    ] * 3
+    assert [event.position.ordinal for event in taken] == [1, 2, 3]
+
+
+def test_an_outbox_that_lacks_a_column_is_refused():
+    with pytest.raises(DecodeError, match="outbox_shop lacks a column"):
+        OutboxReader(EPOCH, 0).take(deque([relation(16, COLUMNS[1:])]), 10)
+
+
+def test_what_is_no_row_makes_no_event():
+    update = data(b"U" + pack("!I", 16) + b"N" + pack("!h", 0))
+    delete = data(b"D" + pack("!I", 16) + b"K" + pack("!h", 0))
+    truncate = data(b"T" + pack("!ibI", 1, 0, 16))
+    message = data(b"M" + pack("!bQ", 1, 5) + b"x\0" + pack("!i", 0))
+    frames = deque([begin(200), relation(16), update, delete, truncate, message, insert(16, EVENT)])
+    (event,) = OutboxReader(EPOCH, 0).take(frames, 10)
+    assert event.position.ordinal == 1
