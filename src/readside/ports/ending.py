@@ -18,8 +18,16 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> list[BaseException | None]:
     """
     ended = list(tasks)
     waiting = {task for task in ended if not task.done()}
+    cancelled: asyncio.CancelledError | None = None
     while waiting:
         for task in waiting:
             task.cancel()
-        _, waiting = await asyncio.wait(waiting, timeout=_AGAIN)
-    return [None if task.cancelled() else task.exception() for task in ended]
+        try:
+            _, waiting = await asyncio.wait(waiting, timeout=_AGAIN)
+        except asyncio.CancelledError as error:
+            # Asked to end while ending: nobody else would wait for these tasks.
+            cancelled, waiting = error, {task for task in waiting if not task.done()}
+    outcomes = [None if task.cancelled() else task.exception() for task in ended]
+    if cancelled is not None:
+        raise cancelled
+    return outcomes
