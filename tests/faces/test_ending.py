@@ -64,7 +64,7 @@ def quiet(text):
     ("arguments", "words"),
     [
         (["servers"], "starting"),
-        (["servers"], "Ctrl-C ends them"),
+        (["servers"], "they run until Ctrl-C"),
         (["run", "shop:app"], "starting"),
         (["run", "shop:app"], "streaming"),
     ],
@@ -112,7 +112,7 @@ def test_ctrl_c_again_and_again_to_the_whole_group_as_a_terminal_sends_it(desk, 
 
 def test_no_server_outlives_a_killed_command(desk, place):
     running = desk.start("servers")
-    running.until("Ctrl-C ends them")
+    running.until("they run until Ctrl-C")
     assert len(inside(desk.directory / ".readside")) > 3
     running.process.kill()
     nothing_left(desk, place)

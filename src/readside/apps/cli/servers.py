@@ -26,7 +26,9 @@ async def serve(directory: Path, *, json: bool) -> int:
             _tell(addresses)
         if group.attached:
             return 0
-        logging.getLogger("readside").info("data in %s; Ctrl-C ends them", directory.absolute())
+        logging.getLogger("readside").info(
+            "they run until Ctrl-C, with their data in %s", directory
+        )
         while True:
             await group.revive()
             await asyncio.sleep(_LOOK_EVERY)
