@@ -165,7 +165,8 @@ class DeadLetters:
             if released.until is not None:
                 applied += await self._done(document, released.until)
             if released.error is not None:
-                await self._note(document, released.error)
+                if released.failed is not None:
+                    await self._note(document, released.error)
                 error = str(released.error)
                 return Retried(document.projection, document.key, applied, error)
 
