@@ -26,6 +26,8 @@ from readside.core.errors import UnavailableError
 
 _STREAM = "readside_chaos"
 _GRACE = 8.0
+#: Events which have to be unapplied when a stream is wiped.
+_BACKLOG = 40
 #: What `terminate` of a readside process may end with: Ctrl-C's code.
 ORDERLY = (0, 130)
 
@@ -237,6 +239,7 @@ class Faults:
         relay = await self._world.relay()
         doomed = [node.child for node in self._world.nodes if node is not relay]
         try:
+            await self._backlog()
             await self._last(fault.duration)
             for child in doomed:
                 child.kill()
@@ -246,6 +249,26 @@ class Faults:
                 child.start()
             await asyncio.to_thread(valkey.resume)
         self._timeline.note(fault, gone, f"{gone} messages are gone")
+
+    async def _backlog(self) -> None:
+        """Wait until something was committed which no projector can have applied, or a while."""
+        seen: int | None = None
+        for _ in range(25):
+            try:
+                async with asyncio.timeout(2):
+                    connection: Any = await psycopg.AsyncConnection.connect(
+                        self._world.dsn, connect_timeout=2
+                    )
+                    async with connection:
+                        found = await connection.execute("SELECT sum(version) FROM chaos.keys")
+                        (count,) = await found.fetchone()
+            except (psycopg.Error, TimeoutError, OSError):
+                count = None
+            if seen is None:
+                seen = count
+            elif count is not None and count >= seen + _BACKLOG:
+                return
+            await self._last(0.2)
 
     async def _wipe(self, kind: str) -> int:
         for _ in range(20):
