@@ -86,6 +86,7 @@ class Faults:
             "node_isolated": self._isolate,
             "store_flushed": self._flush,
             "store_rolled_back": self._roll_back,
+            "stream_rolled_back": self._roll_back_stream,
         }
         if kind in special:
             return special[kind]
@@ -314,6 +315,16 @@ class Faults:
         await self._world.servers.roll_back(place)
         self._timeline.windows.append((began, time.time()))
         self._timeline.note(fault, 1, f"the read store is back at {began - at:.1f} s ago")
+
+    async def _roll_back_stream(self, fault: Fault) -> None:
+        copies = self._world.servers.copies
+        if not copies:
+            self._timeline.note(fault, 0, "no copy yet")
+            return
+        at, place = copies[int(fault.dice * len(copies))]
+        began = time.time()
+        await self._world.servers.put_back_log(place)
+        self._timeline.note(fault, 1, f"the broker is back at {began - at:.1f} s ago")
 
     async def _poison(self, fault: Fault) -> None:
         """Commit an event that the handlers stumble over; mend them after a while."""
