@@ -26,6 +26,8 @@ from readside.core.errors import UnavailableError
 
 _STREAM = "readside_chaos"
 _GRACE = 8.0
+#: Events which have to be unapplied when a stream is wiped.
+_BACKLOG = 40
 #: What `terminate` of a readside process may end with: Ctrl-C's code.
 ORDERLY = (0, 130)
 
@@ -84,6 +86,7 @@ class Faults:
             "node_isolated": self._isolate,
             "store_flushed": self._flush,
             "store_rolled_back": self._roll_back,
+            "stream_rolled_back": self._roll_back_stream,
         }
         if kind in special:
             return special[kind]
@@ -237,6 +240,7 @@ class Faults:
         relay = await self._world.relay()
         doomed = [node.child for node in self._world.nodes if node is not relay]
         try:
+            await self._backlog()
             await self._last(fault.duration)
             for child in doomed:
                 child.kill()
@@ -246,6 +250,26 @@ class Faults:
                 child.start()
             await asyncio.to_thread(valkey.resume)
         self._timeline.note(fault, gone, f"{gone} messages are gone")
+
+    async def _backlog(self) -> None:
+        """Wait until something was committed which no projector can have applied, or a while."""
+        seen: int | None = None
+        for _ in range(25):
+            try:
+                async with asyncio.timeout(2):
+                    connection: Any = await psycopg.AsyncConnection.connect(
+                        self._world.dsn, connect_timeout=2
+                    )
+                    async with connection:
+                        found = await connection.execute("SELECT sum(version) FROM chaos.keys")
+                        (count,) = await found.fetchone()
+            except (psycopg.Error, TimeoutError, OSError):
+                count = None
+            if seen is None:
+                seen = count
+            elif count is not None and count >= seen + _BACKLOG:
+                return
+            await self._last(0.2)
 
     async def _wipe(self, kind: str) -> int:
         for _ in range(20):
@@ -291,6 +315,16 @@ class Faults:
         await self._world.servers.roll_back(place)
         self._timeline.windows.append((began, time.time()))
         self._timeline.note(fault, 1, f"the read store is back at {began - at:.1f} s ago")
+
+    async def _roll_back_stream(self, fault: Fault) -> None:
+        copies = self._world.servers.copies
+        if not copies:
+            self._timeline.note(fault, 0, "no copy yet")
+            return
+        at, place = copies[int(fault.dice * len(copies))]
+        began = time.time()
+        await self._world.servers.put_back_log(place)
+        self._timeline.note(fault, 1, f"the broker is back at {began - at:.1f} s ago")
 
     async def _poison(self, fault: Fault) -> None:
         """Commit an event that the handlers stumble over; mend them after a while."""

@@ -50,6 +50,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("node_isolated", ("projector", "relay"), 2.0, 9.0),
     Kind("stream_purged", ("nats",), 0.5, 1.0, needs_broker=True, wipes="broker"),
     Kind("stream_deleted", ("nats",), 0.5, 1.0, needs_broker=True, wipes="broker"),
+    Kind("stream_rolled_back", ("nats",), 0.0, 0.0, needs_broker=True, wipes="broker"),
     Kind("store_flushed", ("valkey",), 0.0, 0.0, wipes="store"),
     Kind("store_rolled_back", ("valkey",), 0.0, 0.0, wipes="store"),
     Kind("poison_raises", ("events",), 4.0, 9.0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import sys
 import tempfile
@@ -80,10 +81,10 @@ def _tidy(directory: Path, keep: Path | None, *, failed: bool) -> None:
             directory,
             keep,
             dirs_exist_ok=True,
-            ignore=shutil.ignore_patterns("postgres", "nats", "valkey", "*.rdb"),
+            ignore=shutil.ignore_patterns("postgres", "nats", "nats-copy-*", "valkey", "*.rdb"),
         )
     if failed:
-        for server in ("postgres", "nats", "valkey"):
+        for server in ("postgres", "nats", "valkey", *directory.glob("nats-copy-*")):
             shutil.rmtree(directory / server, ignore_errors=True)
         for snapshot in directory.glob("*.rdb"):
             snapshot.unlink()
@@ -164,9 +165,13 @@ class _Run:
             await asyncio.sleep(0.3)
 
     async def _snapshots(self) -> None:
-        while not self._stopping.is_set():
+        for number in itertools.count():
             await asyncio.to_thread(self._world.servers.snapshot)
+            if number % 3 == 0 and "broker" in self._world.regime.wipes:
+                await asyncio.to_thread(self._world.servers.copy_log)
             await asyncio.sleep(_SNAPSHOT_EVERY)
+            if self._stopping.is_set():
+                return
 
     async def _rates(self) -> None:
         last = 0

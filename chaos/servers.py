@@ -8,6 +8,7 @@ from pathlib import Path
 
 import redis
 
+from chaos.reaper import state_of
 from readside.adapters.embedded.log import Log
 from readside.adapters.embedded.nats import Nats
 from readside.adapters.embedded.ports import free_port
@@ -15,6 +16,7 @@ from readside.adapters.embedded.postgres import Postgres
 from readside.adapters.embedded.process import Recipe, Server
 from readside.adapters.embedded.spawn import Command
 from readside.adapters.embedded.valkey import Valkey
+from readside.core.errors import UnavailableError
 
 
 class StrictValkey(Valkey):
@@ -48,6 +50,8 @@ class Servers:
         }
         #: Snapshots of the read store: when, and the file.
         self.snapshots: list[tuple[float, Path]] = []
+        #: Copies of the broker's files: when, and the folder.
+        self.copies: list[tuple[float, Path]] = []
 
     def __getitem__(self, name: str) -> Server:
         return self.servers[name]
@@ -59,6 +63,10 @@ class Servers:
     def pids(self) -> set[int]:
         """The process ids that are waited for elsewhere."""
         return {server.pid for server in self.servers.values() if server.running}
+
+    def frozen(self, name: str) -> bool:
+        """Whether a fault has frozen a server."""
+        return self.servers[name].running and state_of(self.servers[name].pid) == "T"
 
     async def start(self) -> None:
         """Start all of them, one after the other."""
@@ -90,6 +98,31 @@ class Servers:
         (log / "appendonly.aof.manifest").write_text(
             "file appendonly.aof.1.base.rdb seq 1 type b\n"
         )
+        await server.start()
+
+    def copy_log(self) -> None:
+        """Keep the broker's files as they are, as a copy of its disk would; only while it runs."""
+        server = self.servers.get("nats")
+        if server is None or not server.running or self.frozen("nats"):
+            return
+        place = self.directory / f"nats-copy-{len(self.copies)}"
+        try:
+            server.pause()
+            shutil.copytree(self._recipes["nats"].home, place)
+        except (OSError, shutil.Error, UnavailableError):
+            shutil.rmtree(place, ignore_errors=True)
+            return
+        finally:
+            server.resume()
+        self.copies.append((time.time(), place))
+
+    async def put_back_log(self, copy: Path) -> None:
+        """Kill the broker, and start it from older files."""
+        server = self["nats"]
+        server.kill()
+        home = self._recipes["nats"].home
+        shutil.rmtree(home)
+        shutil.copytree(copy, home)
         await server.start()
 
     def stop(self) -> None:
