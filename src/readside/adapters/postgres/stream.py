@@ -33,6 +33,7 @@ class ReplicationStream:
         self._frames: deque[bytes] = deque()
         self._buffered = 0
         self._reading = False
+        self._descriptor = -1
         self._arrived = asyncio.Event()
         self._failure: ReadsideError | None = None
 
@@ -99,18 +100,20 @@ class ReplicationStream:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        self._pause(connection)
+        self._pause()
         await connection.close()
 
     def _resume(self) -> None:
         if not self._reading and self._connection is not None:
-            asyncio.get_running_loop().add_reader(self._connection.fileno(), self._readable)
+            self._descriptor = self._connection.fileno()
+            asyncio.get_running_loop().add_reader(self._descriptor, self._readable)
             self._reading = True
             self._drain()  # libpq may hold bytes that the socket does not show any more
 
-    def _pause(self, connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+    def _pause(self) -> None:
         if self._reading:
-            asyncio.get_running_loop().remove_reader(connection.fileno())
+            # Remembered: a connection that was lost does not tell it any more.
+            asyncio.get_running_loop().remove_reader(self._descriptor)
             self._reading = False
 
     def _readable(self) -> None:
@@ -142,7 +145,7 @@ class ReplicationStream:
             self._fail(error)
             return
         if self._buffered >= _ENOUGH:
-            self._pause(self._connection)
+            self._pause()
         if frames:
             self._arrived.set()
 
@@ -155,7 +158,7 @@ class ReplicationStream:
 
     def _fail(self, error: psycopg.Error) -> None:
         if self._connection is not None:
-            self._pause(self._connection)
+            self._pause()
         self._failure = _start_error(error, self._slot, self._dsn)
         self._arrived.set()
 
