@@ -64,6 +64,8 @@ class Surroundings:
     clock: Clock
     #: Shared, so that one broken server is one complaint and not one a partition.
     complaints: Complaints = field(default_factory=Complaints)
+    #: Of the records under suspicion one is tried at a time, or a death would convict all of them.
+    trial: asyncio.Lock = field(default_factory=asyncio.Lock)
     limits: Limits = _LIMITS
 
 
@@ -88,6 +90,8 @@ class Lane:
         self._from_first = False
         self._looked_at = 0.0
         self._careful = _CAREFUL_RECORDS if lease.starts >= _SUSPICIOUS else 0
+        #: The record that was announced last.
+        self._tried = BEGINNING
         #: Whether the store may still tell readers that this partition is lost.
         self._halted = True
         self.state = "starting"
@@ -262,8 +266,12 @@ class Lane:
         last = records[-1]
         offset = last.offset or self._checkpoint.offset
         checkpoint = Checkpoint(last.position, last.nth, offset, self.lease.token)
-        untried = await self._suspect(last) if self._careful else None
-        await self._folds.apply(records, self._checkpoint, checkpoint, untried)
+        if self._careful:
+            async with self._around.trial:
+                untried = await self._suspect(last)
+                await self._folds.apply(records, self._checkpoint, checkpoint, untried)
+        else:
+            await self._folds.apply(records, self._checkpoint, checkpoint)
         self._checkpoint = checkpoint
         self._known = True
         self.applied += len(records)
@@ -272,11 +280,14 @@ class Lane:
 
     async def _suspect(self, record: Record) -> HandlerError | None:
         """Announce a try of a record; say why not to, if it has ended the process before."""
+        if record.position == self._tried:
+            return None  # this process has survived it: a server was away
         tries = await self._around.leases.attempt(self.lease, record.position)
         probe("projector.announced")
         if tries == 0:
             raise LeaseLostError("the lease has run out")
         if tries <= _FATAL_TRIES:
+            self._tried = record.position
             return None
         return HandlerError(
             f"{tries - 1} processes died or hung while they applied {record.type} of key {record.key}.",
