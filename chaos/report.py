@@ -148,6 +148,8 @@ _TABLES = {
     "leases": "SELECT * FROM readside.leases",
     "rewinds": "SELECT * FROM readside.rewinds",
     "parked_documents": "SELECT * FROM readside.parked_documents",
+    "parked_events": "SELECT projection, partition, key, position, nth, id, type, payload, applied_at"
+    " FROM readside.parked_events ORDER BY 1, 2, 3, 4",
     "slots": "SELECT * FROM pg_replication_slots",
 }
 
