@@ -54,7 +54,8 @@ class TestMemorySource(SourceContract):
         database.crash()
         again = await self.make()
         await again.start(await self.beginning())
-        assert [event.position.lsn for event in (await again.read(0)).events] == [
+        found = [*(await again.read(0)).events, *(await again.read(0)).events]
+        assert [event.position.lsn for event in found] == [
             second.lsn,
             third.lsn,
         ]
@@ -63,3 +64,8 @@ class TestMemorySource(SourceContract):
         from readside.testing.conformance.source import rows
 
         return [rows(number, number) for number in (1, 2, 3)]
+
+
+class TestStutteringMemorySource(TestMemorySource):
+    async def make(self):
+        return MemorySource(self.database, EPOCH, 7, stutter=True)

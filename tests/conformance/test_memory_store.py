@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from readside.adapters.memory.store import Library, MemoryStore
+from readside.adapters.memory.store import Library, MemoryStore, PiecemealStore
 from readside.testing.conformance.store import StoreContract
 
 
@@ -23,3 +23,15 @@ class TestMemoryStore(StoreContract):
 
     async def lose(self):
         self.library.wipe()
+
+
+class TestPiecemealStore(TestMemoryStore):
+    traits = PiecemealStore.traits
+
+    async def make(self):
+        store = PiecemealStore(self.library)
+        await store.open("app")
+        return store
+
+    async def interrupt(self, after):
+        self.library.interrupt(after)

@@ -73,7 +73,7 @@ async def test_a_retry_waits_for_what_was_to_be_applied_before(world: Any, run: 
             await parked.wait()
     mended.append(True)
     (error,) = await retry(app, numbers)
-    assert "has not come to the parked event" in error
+    assert "still has to bring what comes before" in error
     async with run(app):
         while any(await retry(app, numbers)):
             pass

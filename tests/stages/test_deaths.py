@@ -13,9 +13,14 @@ from readside.testing.moments import DieAt, Recorder
 from readside.testing.workload import Writer, projections
 from readside.testing.world import Shape, World
 
-KINDS = {"log": Shape(), "direct": Shape(direct=True), "chunks": Shape(chunk=2)}
+KINDS = {
+    "log": Shape(),
+    "direct": Shape(direct=True),
+    "chunks": Shape(chunk=2, stutter=True),
+    "piecemeal": Shape(piecemeal=True),
+}
 #: How often a moment is passed before the death, at most.
-MOST = 3
+MOST = {"log": 3, "direct": 3, "chunks": 2, "piecemeal": 1}
 PAIRS = 90
 
 
@@ -72,7 +77,7 @@ def pairs():
     chance = random.Random(7)
     for _ in range(PAIRS):
         kind = chance.choice(list(KINDS))
-        deaths = SEEN[kind].deaths(MOST)
+        deaths = SEEN[kind].deaths(3)
         yield kind, chance.choice(deaths), chance.choice(deaths)
 
 
@@ -87,7 +92,7 @@ def test_the_moments_are_known():
 
 @pytest.mark.parametrize(
     ("kind", "moment", "nth"),
-    [(kind, *death) for kind, seen in SEEN.items() for death in seen.deaths(MOST)],
+    [(kind, *death) for kind, seen in SEEN.items() for death in seen.deaths(MOST[kind])],
 )
 def test_dying_once_changes_nothing(tell, kind, moment, nth):
     assert run(live(tell, KINDS[kind], [(moment, nth)])) == 1

@@ -51,6 +51,9 @@ def test_a_projector_that_was_frozen_is_fenced(tell, frozen):
                 first.life.thaw()
                 await told.write(6, pause=0.2)
             await told.end()
+            for unit, lease in told.world.database.tables.leases.items():
+                checkpoint = told.world.checkpoints(unit.projection)[unit.partition]
+                assert checkpoint.token == lease.token
 
     run(story())
 

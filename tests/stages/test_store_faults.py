@@ -101,6 +101,52 @@ def test_a_store_that_goes_back_again_and_again(tell, shape):
     run(story())
 
 
+def test_what_a_store_lost_again_is_not_forgotten_meanwhile(tell):
+    """It had been applied long enough to be settled soon; then the store went back, and the log too."""
+
+    async def story():
+        async with tell(Shape(settle_delay=4.0)) as told:
+            world = told.world
+            world.start(projector=False)
+            projector = world.start(relay=False)
+            await told.write(6)
+            backup = world.library.backup()
+            await told.write(6)
+            await told.in_step()
+            reported = dict(world.database.tables.progress)
+            await world.clock.sleep(0.5)
+            world.library.roll_back(backup)
+            world.log.wipe()
+            while all(
+                progress.position >= reported[unit].position
+                for unit, progress in world.database.tables.progress.items()
+            ):
+                await world.clock.sleep(0.01)
+            await projector.kill()
+            await world.clock.sleep(30)
+            world.log.wipe()
+            world.start(relay=False)
+            await told.end()
+            assert not any(world.library.shelves.halted.values())
+
+    run(story())
+
+
+def test_a_batch_that_breaks_off_anywhere(tell):
+    """Documents one by one, the checkpoint last: each document knows what it contains."""
+
+    async def story(after):
+        async with tell(Shape(piecemeal=True), spoil=0.05) as told:
+            told.world.start()
+            for number in range(4):
+                told.world.library.interrupt(after + number)
+                await told.write(3)
+            await told.end()
+
+    for after in range(8):
+        run(story(after))
+
+
 def test_what_nobody_has_any_more_is_said_to_readers(tell):
     """No log, and PostgreSQL was allowed to forget: never a wrong answer without a word."""
 

@@ -44,9 +44,9 @@ _PATIENCE = 0.5
 #: Seconds of idleness after which the store is asked whether the checkpoint is still there.
 _LOOK_AFTER = 1.0
 #: Owners in a row which applied nothing: from then on, one record at a time, each announced before.
-_SUSPICIOUS = 2
+_SUSPICIOUS = 3
 #: Tries of one record which ended with the process, before it is parked without another.
-_FATAL_TRIES = 2
+_FATAL_TRIES = 3
 #: Records applied one at a time before the suspicion is dropped.
 _CAREFUL_RECORDS = 100
 
@@ -262,26 +262,40 @@ class Lane:
         last = records[-1]
         offset = last.offset or self._checkpoint.offset
         checkpoint = Checkpoint(last.position, last.nth, offset, self.lease.token)
-        untried = await self._suspect(last) if self._careful else None
-        await self._folds.apply(records, self._checkpoint, checkpoint, untried)
+        if self._careful:
+            await self._apply_carefully(last, checkpoint)
+        else:
+            await self._folds.apply(records, self._checkpoint, checkpoint)
         self._checkpoint = checkpoint
         self._known = True
         self.applied += len(records)
         self._careful = max(0, self._careful - 1)
         probe("projector.applied")
 
-    async def _suspect(self, record: Record) -> HandlerError | None:
-        """Announce a try of a record; say why not to, if it has ended the process before."""
-        tries = await self._around.leases.attempt(self.lease, record.position)
+    async def _apply_carefully(self, record: Record, checkpoint: Checkpoint) -> None:
+        """Apply one record, announced before, so that one which ends the process is found out."""
+        leases = self._around.leases
+        tries = await leases.attempt(self.lease, record.position)
         probe("projector.announced")
         if tries == 0:
             raise LeaseLostError("the lease has run out")
-        if tries <= _FATAL_TRIES:
-            return None
-        return HandlerError(
-            f"{tries - 1} processes died or hung while they applied {record.type} of key {record.key}.",
-            mend="look for endless loops, deep recursion and memory in the handler",
-        )
+        fatal = None
+        if tries > _FATAL_TRIES:
+            fatal = HandlerError(
+                f"{tries - 1} processes died or hung while they applied {record.type} of key {record.key}.",
+                mend="look for endless loops, deep recursion and memory in the handler",
+            )
+
+        async def survived() -> None:
+            await leases.attempt(self.lease, None)
+
+        try:
+            await self._folds.apply(
+                [record], self._checkpoint, checkpoint, fatal, survived=survived
+            )
+        except ReadsideError:
+            await survived()  # it was a server, not the record
+            raise
 
     async def _be_well(self) -> None:
         """A next record was applied: no hole here, and nothing lost."""

@@ -7,6 +7,7 @@ takes the same course every time: nothing in it depends on how fast the machine 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import selectors
 from collections.abc import Coroutine
@@ -34,12 +35,31 @@ class _Jump(selectors.SelectSelector):
         return []
 
 
+class _Task(asyncio.Task[Any]):
+    """A task whose place in a set depends on when it was made, not on where in memory."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._number = next(_numbers)  # first: asyncio puts a task into a set when it is made
+        super().__init__(*arguments, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+_numbers = itertools.count()
+
+
+def _make_task(loop: asyncio.AbstractEventLoop, job: Any, **options: Any) -> _Task:
+    return _Task(job, loop=loop, **options)
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop in virtual time. It does no I/O: sockets and threads are never heard of."""
 
     def __init__(self) -> None:
         self._jump = _Jump()
         super().__init__(self._jump)
+        self.set_task_factory(_make_task)
         #: Rounding of the sums of waits must not let a timer be a moment too early.
         self._clock_resolution = 1e-6
 

@@ -19,7 +19,7 @@ from readside.adapters.memory.leases import MemoryLeases
 from readside.adapters.memory.ledger import MemoryLedger
 from readside.adapters.memory.parking import MemoryParking
 from readside.adapters.memory.source import MemorySource
-from readside.adapters.memory.store import Library, MemoryStore
+from readside.adapters.memory.store import Library, MemoryStore, PiecemealStore
 from readside.core.errors import UnavailableError
 from readside.core.projection import Projection
 from readside.core.record import Checkpoint
@@ -50,9 +50,13 @@ class Shape:
     partitions: int = 2
     #: Whether records go without a broker, within one process.
     direct: bool = False
+    #: Whether the store applies document by document, and the checkpoint last.
+    piecemeal: bool = False
     lease_seconds: float = 5.0
     #: Events in one chunk of the source.
     chunk: int = 4000
+    #: Whether every other chunk is empty.
+    stutter: bool = False
     settle_delay: float = 1.0
     #: Bytes of log kept for slow projections.
     retained_wal: int = 4 * 1024**3
@@ -203,7 +207,8 @@ class Process:
         world, life = self._world, self.life
         broker: Broker = DirectBroker() if world.shape.direct else MemoryBroker(world.log)
         broker = gated(broker, "broker", life)
-        store: Store = gated(MemoryStore(world.library), "store", life)
+        kind = PiecemealStore if world.shape.piecemeal else MemoryStore
+        store: Store = gated(kind(world.library), "store", life)
         capture = await self._prepare(broker, store)
         jobs: list[Awaitable[None]] = []
         if self.projects:
@@ -273,7 +278,9 @@ class Process:
 
     def _make_source(self, epoch: int) -> MemorySource:
         world = self._world
-        self._source = MemorySource(world.database, epoch, world.shape.chunk)
+        self._source = MemorySource(
+            world.database, epoch, world.shape.chunk, stutter=world.shape.stutter
+        )
         return gated(self._source, "source", self.life)
 
     async def _elected(self, rewound: bool) -> None:  # noqa: FBT001 - the relay's callback

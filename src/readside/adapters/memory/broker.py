@@ -58,15 +58,18 @@ class Log:
     def append(self, records: Sequence[Record]) -> None:
         """Append until all are there or the connection breaks."""
         some = records if self._interrupted is None else records[: self._interrupted]
-        for record in some:
-            self.records.setdefault(record.partition, []).append(record)
-        for reader in self._readers:
-            reader.wake()
+        self._store(some)
         if self._interrupted is not None:
             self._interrupted -= len(some)
             if len(some) < len(records):
                 self._interrupted = None
                 raise UnavailableError("The connection to the log in memory broke.")
+
+    def _store(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self.records.setdefault(record.partition, []).append(record)
+        for reader in self._readers:
+            reader.wake()
 
     def read(self, partition: int, after: int, limits: Limits) -> list[Record]:
         """Records from after a sequence, each with its offset."""
@@ -119,6 +122,10 @@ class Log:
         self._cut()
         self.identity = ""
         self.records, self._first = {}, {}
+
+    def repeat(self, partition: int, first: int, count: int) -> None:
+        """Append `count` records again, beginning with number `first` of those that are there."""
+        self._store(self.records.get(partition, [])[first : first + count])
 
     def truncate(self, partition: int, keep: int = 0) -> None:
         """Forget the oldest records; who reads is not told."""

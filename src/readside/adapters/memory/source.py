@@ -21,12 +21,17 @@ class MemorySource:
         database: the database.
         epoch: the epoch of the positions that it gives.
         chunk: the most events in one chunk.
+        stutter: whether every other chunk is empty, as where the rest of a transaction is on its way.
     """
 
-    def __init__(self, database: Database, epoch: int, chunk: int = _CHUNK) -> None:
+    def __init__(
+        self, database: Database, epoch: int, chunk: int = _CHUNK, *, stutter: bool = False
+    ) -> None:
         self._database = database
         self._epoch = epoch
         self._chunk = chunk
+        self._stutter = stutter
+        self._silent = False
         self._started = False
         self._settled = 0
         #: What comes next: the log position of a transaction, and how many of its rows are out.
@@ -53,6 +58,9 @@ class MemorySource:
         if self._idle():
             await self._wait(patience)
             await self._connected()
+        self._silent = self._stutter and not self._silent
+        if self._silent:
+            return Chunk([], self._settled)
         events: list[Captured] = []
         while len(events) < self._chunk and (transaction := self._upcoming()) is not None:
             self._take(transaction, events)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from readside.core.errors import UnavailableError
-from readside.core.folding import Batch, Stored
+from readside.core.folding import Batch, Stored, Write
 from readside.core.record import Checkpoint
 from readside.ports.store import Outcome, Reading, StoreTraits
 from readside.ports.traits import Promise
@@ -46,6 +46,25 @@ class Library:
     def __init__(self) -> None:
         self.running = True
         self.shelves = Shelves()
+        self._interrupted: int | None = None
+
+    def check(self) -> None:
+        """Raise UnavailableError where the server is away."""
+        if not self.running:
+            raise UnavailableError("The store in memory is stopped.", mend="start it")
+
+    def interrupt(self, after: int) -> None:
+        """Let a piecemeal write of documents break off after `after` more of them, once."""
+        self._interrupted = after
+
+    def write(self) -> None:
+        """Count one document that is written piecemeal."""
+        self.check()
+        if self._interrupted == 0:
+            self._interrupted = None
+            raise UnavailableError("The connection to the store in memory broke.")
+        if self._interrupted is not None:
+            self._interrupted -= 1
 
     def stop(self) -> None:
         """Refuse everybody."""
@@ -81,8 +100,7 @@ class MemoryStore:
 
     async def _reach(self) -> Shelves:
         await asyncio.sleep(0)
-        if not self._library.running:
-            raise UnavailableError("The store in memory is stopped.", mend="start it")
+        self._library.check()
         return self._library.shelves
 
     async def open(self, app: str) -> None:
@@ -112,24 +130,41 @@ class MemoryStore:
     async def apply(self, batch: Batch) -> Outcome:
         """See ports.store."""
         shelves = await self._reach()
-        app, projection = self._app, batch.projection
-        name = (app, projection, batch.partition)
-        if batch.checkpoint is not None and shelves.checkpoints.get(name) != batch.expected:
+        refused = self._refused(shelves, batch)
+        if refused is not None:
+            return refused
+        for write in batch.writes:
+            self._write(shelves, batch.projection, write)
+        self._move(shelves, batch)
+        return Outcome.APPLIED
+
+    def _refused(self, shelves: Shelves, batch: Batch) -> Outcome | None:
+        if not self._expected(shelves, batch):
             return Outcome.FENCED
         for write in batch.writes:
-            if shelves.positions.get((app, projection, write.key), "") != write.expected:
+            if self._changed(shelves, batch.projection, write):
                 return Outcome.CONFLICT
-        for key, _, positions, document in batch.writes:
-            shelves.positions[app, projection, key] = positions
-            if document is None:
-                shelves.documents.pop(f"{projection}:{key}", None)
-            else:
-                shelves.documents[f"{projection}:{key}"] = document
+        return None
+
+    def _expected(self, shelves: Shelves, batch: Batch) -> bool:
+        name = (self._app, batch.projection, batch.partition)
+        return batch.checkpoint is None or shelves.checkpoints.get(name) == batch.expected
+
+    def _changed(self, shelves: Shelves, projection: str, write: Write) -> bool:
+        return shelves.positions.get((self._app, projection, write.key), "") != write.expected
+
+    def _write(self, shelves: Shelves, projection: str, write: Write) -> None:
+        shelves.positions[self._app, projection, write.key] = write.positions
+        if write.document is None:
+            shelves.documents.pop(f"{projection}:{write.key}", None)
+        else:
+            shelves.documents[f"{projection}:{write.key}"] = write.document
+
+    def _move(self, shelves: Shelves, batch: Batch) -> None:
         for key, parking in batch.parked:
-            shelves.parked[app, projection, batch.partition, key] = parking
+            shelves.parked[self._app, batch.projection, batch.partition, key] = parking
         if batch.checkpoint is not None:
-            shelves.checkpoints[name] = batch.checkpoint
-        return Outcome.APPLIED
+            shelves.checkpoints[self._app, batch.projection, batch.partition] = batch.checkpoint
 
     async def read(
         self, projection: str, keys: Sequence[str], partitions: Sequence[int] = ()
@@ -184,3 +219,32 @@ class MemoryStore:
 
     async def close(self) -> None:
         """See ports.store."""
+
+
+class PiecemealStore(MemoryStore):
+    """The same without transactions: documents one by one, each guarded, and the checkpoint last.
+
+    So work stores that guard one document at a time, such as Elasticsearch; a batch that breaks
+    off leaves some of its documents, whose positions say what they contain.
+    """
+
+    traits: ClassVar[StoreTraits] = StoreTraits(
+        applies_atomically=Promise.NEVER, durable=Promise.NEVER
+    )
+
+    async def apply(self, batch: Batch) -> Outcome:
+        """See ports.store; half of it may stand where this raises or answers CONFLICT."""
+        refused = self._refused(await self._reach(), batch)
+        if refused is not None:
+            return refused
+        for write in batch.writes:
+            shelves = await self._reach()
+            if self._changed(shelves, batch.projection, write):
+                return Outcome.CONFLICT
+            self._library.write()
+            self._write(shelves, batch.projection, write)
+        shelves = await self._reach()
+        if not self._expected(shelves, batch):
+            return Outcome.FENCED
+        self._move(shelves, batch)
+        return Outcome.APPLIED

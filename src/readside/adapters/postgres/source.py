@@ -137,7 +137,9 @@ class SlotSource:
         try:
             events = self._reader.take(self._frames, _CHUNK)
         except (KeyError, IndexError, AttributeError, ValueError) as error:
-            raise DecodeError(f"The replication stream is not what it should be: {error!r}") from error
+            raise DecodeError(
+                f"The replication stream is not what it should be: {error!r}"
+            ) from error
         if self._reader.wants_reply or self._clock() - self._said_at > _STATUS_EVERY:
             self._say()
         return Chunk(events, self._reader.settled)

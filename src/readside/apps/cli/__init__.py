@@ -54,8 +54,9 @@ def demo(
 ) -> int:
     """Show the whole pipeline on real servers: create users, follow one, check every one.
 
-    Starts PostgreSQL, NATS and Valkey of its own, on free ports and in a temporary directory,
-    and leaves nothing behind. Exits with 0 only if every user is in the read store and right.
+    Starts PostgreSQL, NATS and Valkey of its own, on free ports and in a
+    temporary directory, and leaves nothing behind. Exits with 0 only if every
+    user is in the read store and right.
     """
     from readside.apps.demo import show  # noqa: PLC0415 - keeps --help fast
     from readside.apps.process import run as process  # noqa: PLC0415
@@ -66,13 +67,14 @@ def demo(
 @cli.command(
     help_epilogue=_examples(
         "readside init shop.main:app",
-        "READSIDE_WRITE_STORE=postgresql://user:password@host/database readside init shop.main:app",
+        "READSIDE_WRITE_STORE=postgresql://owner@host/db readside init shop.main:app",
     )
 )
 def init(target: Target, *, json: Json = False) -> int:
     """Install readside into the write store: schema, publication, replication slot.
 
-    Safe to repeat, also by two at once. Needs a user who may create schemas and has REPLICATION.
+    Safe to repeat, also by two at once. Needs a user who may create schemas
+    and has REPLICATION.
     """
     from readside.apps.cli.service import init as work  # noqa: PLC0415
     from readside.apps.cli.target import load_app  # noqa: PLC0415
@@ -96,8 +98,8 @@ def run(
 ) -> int:
     """Run relay and projectors of an app until Ctrl-C or SIGTERM.
 
-    Start it as often as you like: one relay works and the others stand by, projectors share
-    the partitions. A server that is away is waited for.
+    Start it as often as you like: one relay works and the others stand by,
+    projectors share the partitions. A server that is away is waited for.
     """
     from readside.apps.cli.service import run as work  # noqa: PLC0415
     from readside.apps.cli.target import load_app  # noqa: PLC0415

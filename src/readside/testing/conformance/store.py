@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
+from readside.core.errors import UnavailableError
 from readside.core.folding import Batch, Stored, Write
 from readside.core.position import Position
 from readside.core.record import Checkpoint
@@ -64,9 +65,17 @@ class StoreContract(ABC):
     async def peek(self, name: str) -> bytes | None:
         """The document `<projection>:<key>`, read with the vendor's own client."""
 
+    async def interrupt(self, after: int) -> None:  # noqa: ARG002 - a hook that may stay empty
+        """Let the next batch break off when `after` of its documents are written."""
+        pytest.skip("a batch of this store cannot be broken off here")
+
     async def lose(self) -> None:
         """Let the server die and come back with what it has on disk."""
         pytest.skip("this store's server cannot be killed here")
+
+    def _needs_atomicity(self) -> None:
+        if self.traits.applies_atomically is Promise.NEVER:
+            pytest.skip("this store applies document by document")
 
     @pytest.fixture
     def projection(self) -> str:
@@ -197,6 +206,7 @@ class StoreContract(ABC):
     async def test_a_conflict_at_the_end_of_a_large_batch_undoes_all(
         self, store: Store, projection: str
     ) -> None:
+        self._needs_atomicity()
         writes = [Write(str(n), "", positions(1), b"1") for n in range(self.many)]
         writes.append(Write("last", positions(7), positions(8), b"8"))
         assert await self._put(store, projection, *writes) is Outcome.CONFLICT
@@ -215,6 +225,7 @@ class StoreContract(ABC):
         assert await store.apply(batch) is Outcome.FENCED
 
     async def test_of_many_at_once_one_is_applied(self, store: Store, projection: str) -> None:
+        self._needs_atomicity()
         batches = [
             Batch(
                 projection,
@@ -232,6 +243,31 @@ class StoreContract(ABC):
             Stored(str(winner).encode(), positions(winner))
         ]
         assert dict(await store.checkpoints(projection, [0])) == {0: checkpoint(winner)}
+
+    async def test_a_batch_that_breaks_off_leaves_documents_that_say_so(
+        self, store: Store, projection: str
+    ) -> None:
+        if self.traits.applies_atomically is not Promise.NEVER:
+            pytest.skip("this store applies a batch whole or not at all")
+        batch = Batch(
+            projection,
+            0,
+            None,
+            checkpoint(1),
+            tuple(Write(k, "", positions(1), k.encode()) for k in "abc"),
+        )
+        await self.interrupt(2)
+        with pytest.raises(UnavailableError):
+            await store.apply(batch)
+        assert await store.load(projection, ["a", "b", "c"]) == [
+            Stored(b"a", positions(1)),
+            Stored(b"b", positions(1)),
+            Stored(None, ""),
+        ]
+        assert dict(await store.checkpoints(projection, [0])) == {}
+        assert await store.apply(batch) is Outcome.CONFLICT
+        assert await store.apply(batch._replace(writes=batch.writes[2:])) is Outcome.APPLIED
+        assert (await store.read(projection, ["a", "b", "c"])).documents == [b"a", b"b", b"c"]
 
     async def test_partitions_have_checkpoints_of_their_own(
         self, store: Store, projection: str

@@ -1,0 +1,52 @@
+"""Calls that fail before they had an effect, or after it, or take their time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+
+from readside.core.errors import UnavailableError
+from readside.testing.world import here
+
+#: Calls that cannot fail: they are no I/O.
+_SAFE = ("clock.",)
+
+
+class Network:
+    """See readside.testing.faults.Gate."""
+
+    def __init__(self, chance: random.Random, faults: tuple[str, ...], rate: float) -> None:
+        self._chance = chance
+        self._faults = [fault for fault in ("refused", "unanswered", "slow") if fault in faults]
+        self._rate = rate
+        self.calm = True
+        self.happened: Counter[str] = Counter()
+
+    def _draw(self, call: str, *wanted: str) -> str:
+        possible = [fault for fault in self._faults if fault in wanted]
+        if self.calm or not possible or call.startswith(_SAFE):
+            return ""
+        if self._chance.random() >= self._rate:
+            return ""
+        fault = self._chance.choice(possible)
+        self.happened[fault] += 1
+        return fault
+
+    async def before(self, call: str) -> None:
+        """Refuse, or let it take its time."""
+        fault = self._draw(call, "refused", "slow")
+        if fault == "refused":
+            raise UnavailableError(f"{call} is refused to {_name()}.")
+        if fault == "slow":
+            await asyncio.sleep(self._chance.choice((0.01, 0.1, 1.0, 7.0)))
+
+    async def after(self, call: str) -> None:
+        """Lose the answer: what was asked for has happened."""
+        if self._draw(call, "unanswered"):
+            raise UnavailableError(f"The answer to {call} is lost to {_name()}.")
+
+
+def _name() -> str:
+    process = here()
+    return process.name if process else "nobody"

@@ -1,0 +1,94 @@
+"""What a seed means: the shape of the world, who works in it, and which faults it knows."""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+from readside.testing.world import Shape
+
+#: So long that PostgreSQL forgets nothing during a run.
+_NEVER = 3600.0
+#: Seconds until the source may forget what was applied.
+_DELAYS = (0.5, 1.0, 5.0, _NEVER)
+
+_CALLS = ("refused", "unanswered", "slow")
+_PROCESSES = ("kill", "vanish", "stop", "freeze", "die_at")
+_LOG = (
+    "log_wiped",
+    "log_cut",
+    "tail_lost",
+    "log_rolled_back",
+    "log_away",
+    "publish_cut",
+    "repeated",
+)
+_STORE = ("store_away", "store_rolled_back")
+_SOURCE = ("database_crash", "database_away", "quiet")
+
+
+class Plan(NamedTuple):
+    """One run."""
+
+    shape: Shape
+    projections: tuple[str, ...]
+    #: The roles of each process: relay, projector.
+    crew: tuple[tuple[bool, bool], ...]
+    faults: tuple[str, ...]
+    #: How likely a call fails, while calls fail.
+    rate: float
+    spoil: float
+    rounds: int
+
+
+def plan(seed: int) -> Plan:
+    """Draw a run. Each knows only some of the faults, so that rare combinations come often."""
+    chance = random.Random(f"plan {seed}")
+    direct = chance.random() < 0.3
+    shape = Shape(
+        partitions=chance.randint(1, 4),
+        direct=direct,
+        chunk=chance.choice((1, 2, 5, 4000)),
+        piecemeal=chance.random() < 0.2,
+        stutter=chance.random() < 0.3,
+        settle_delay=chance.choice(_DELAYS),
+        seed=seed,
+    )
+    crew = chance.choice(_DIRECT_CREWS if direct else _CREWS)
+    names = ("last", "count", "trail", "joined", "fragile")
+    return Plan(
+        shape,
+        tuple(sorted(chance.sample(names, chance.randint(1, 3)))),
+        crew,
+        _faults(chance, shape),
+        chance.choice((0.0, 0.01, 0.05, 0.2)),
+        chance.choice((0.0, 0.02)),
+        chance.randint(20, 60),
+    )
+
+
+_BOTH, _RELAY, _PROJECTOR = (True, True), (True, False), (False, True)
+_CREWS = (
+    (_BOTH,),
+    (_BOTH, _BOTH),
+    (_RELAY, _PROJECTOR),
+    (_RELAY, _RELAY, _PROJECTOR, _PROJECTOR),
+    (_BOTH, _RELAY, _PROJECTOR),
+)
+_DIRECT_CREWS = ((_BOTH,), (_BOTH, _BOTH), (_BOTH, _BOTH, _BOTH))
+
+
+def _faults(chance: random.Random, shape: Shape) -> tuple[str, ...]:
+    """Some faults, and never those which together leave an event nowhere at all.
+
+    A wiped store needs either PostgreSQL or the log to have everything from the beginning.
+    """
+    possible = [*_CALLS, *_PROCESSES, *_STORE, *_SOURCE]
+    log_is_whole = not shape.direct and chance.random() < 0.3
+    if not shape.direct and not log_is_whole:
+        possible += _LOG
+    elif log_is_whole:
+        possible += ("log_away", "publish_cut", "repeated")
+    if shape.settle_delay == _NEVER or log_is_whole:
+        possible.append("store_wiped")
+    return tuple(sorted(chance.sample(possible, chance.randint(1, len(possible)))))

@@ -1,0 +1,128 @@
+"""One run: write, strike, look; then let everything heal, and compare."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections import Counter
+from typing import NamedTuple
+
+from chaos.simulation.nemesis import Nemesis
+from chaos.simulation.network import Network
+from chaos.simulation.plan import Plan, plan
+from chaos.simulation.verdict import Verdict, judge
+from readside.ports.probe import listening
+from readside.testing.clock import run
+from readside.testing.workload import Writer, differences, projections
+from readside.testing.world import World
+
+#: Virtual seconds after the last fault in which everything has to be in step again.
+_HEAL = 300.0
+
+
+class Outcome(NamedTuple):
+    """What became of a run."""
+
+    seed: int
+    events: int
+    faults: Counter[str]
+    virtual_seconds: float
+    verdict: Verdict
+    #: Wrong at some moment during the run, or never in step again; empty where all is well.
+    problems: list[str]
+    #: What was done, and when.
+    did: list[str]
+    #: The same for the same seed, on every machine.
+    digest: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether an invariant was broken."""
+        return bool(self.problems) or any(self.verdict)
+
+
+def simulate(seed: int) -> Outcome:
+    """Run a seed."""
+    return run(_Story(seed, plan(seed)).live())
+
+
+class _Story:
+    def __init__(self, seed: int, drawn: Plan) -> None:
+        self._seed = seed
+        self._plan = drawn
+        self._chance = random.Random(f"story {seed}")
+        self._problems: list[str] = []
+
+    async def live(self) -> Outcome:
+        drawn = self._plan
+        network = Network(random.Random(f"network {self._seed}"), drawn.faults, drawn.rate)
+        every = projections()
+        world = World({name: every[name] for name in drawn.projections}, drawn.shape, network)
+        nemesis = Nemesis(world, random.Random(f"nemesis {self._seed}"), drawn.faults)
+        writer = Writer(world, random.Random(f"writer {self._seed}"), spoil=drawn.spoil)
+        try:
+            with listening(nemesis.moments):
+                for relay, projector in drawn.crew:
+                    world.start(relay=relay, projector=projector)
+                await self._suffer(world, network, nemesis, writer)
+                await self._heal(world, network)
+        finally:
+            await world.close()
+        return self._outcome(world, nemesis.happened + network.happened, nemesis, writer)
+
+    async def _suffer(
+        self, world: World, network: Network, nemesis: Nemesis, writer: Writer
+    ) -> None:
+        chance = self._chance
+        for _ in range(self._plan.rounds):
+            network.calm = chance.random() < 0.3
+            for _ in range(chance.choice((0, 1, 1, 3, 10))):
+                writer.commit(chance.choice((1, 4, 20)))
+                await asyncio.sleep(chance.choice((0.0, 0.001, 0.05, 0.5)))
+            nemesis.remember()
+            if chance.random() < 0.7:
+                await nemesis.strike()
+            await asyncio.sleep(chance.choice((0.0, 0.02, 0.3, 2.0, 7.0)))
+            await world.revive()
+            self._look(world)
+
+    async def _heal(self, world: World, network: Network) -> None:
+        network.calm = True
+        try:
+            await world.caught_up(_HEAL)
+            await asyncio.sleep(5)
+            await world.caught_up(_HEAL)
+        except AssertionError as late:
+            self._problems.append(str(late))
+        self._look(world)
+        self._problems += [
+            f"{name} is halted: {reason}"
+            for (_, name, _), reason in sorted(world.library.shelves.halted.items())
+            if reason
+        ]
+
+    def _look(self, world: World) -> None:
+        if not self._problems:
+            now = world.clock.now()
+            self._problems += [f"at {now:.3f}: {wrong}" for wrong in differences(world)]
+
+    def _outcome(
+        self, world: World, faults: Counter[str], nemesis: Nemesis, writer: Writer
+    ) -> Outcome:
+        trace = [
+            *nemesis.moments.passed,
+            *nemesis.did,
+            repr(sorted(world.library.shelves.documents.items())),
+            repr(sorted(faults.items())),
+        ]
+        return Outcome(
+            self._seed,
+            writer.n,
+            faults,
+            world.clock.now(),
+            judge(world),
+            self._problems,
+            nemesis.did,
+            hashlib.sha256("\n".join(trace).encode()).hexdigest()[:16],
+        )
