@@ -56,17 +56,7 @@ class Report:
         if self.outcome.oracle.committed == 0:
             reasons.append("nothing was committed")
         if self.options.seconds >= _SHORT and not self.options.only:
-            reasons += [
-                f"no {name}"
-                for name in (
-                    "connections_cut",
-                    "writes_fenced",
-                    "retries",
-                    "leases_moved",
-                    "resends",
-                )
-                if not self.effects[name]
-            ]
+            reasons += [f"no {name}" for name in self._expected() if not self.effects[name]]
             if sum(self.faults.values()) < self.options.seconds / 2:
                 reasons.append("too few faults")
         return reasons
