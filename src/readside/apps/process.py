@@ -78,17 +78,24 @@ async def _interruptible(work: Coroutine[Any, Any, int]) -> int:
     task = asyncio.ensure_future(work)
     stopped: asyncio.Future[int] = loop.create_future()
 
-    def stop(number: int) -> None:
+    asked = False
+
+    def stop(number: int, _: object) -> None:
         # Once: `make` and `uv run` pass a Ctrl-C on that the terminal has sent already.
-        if not stopped.done():
-            stopped.set_result(number)
-            guard = threading.Timer(_GRACE, _end_now, [SIGNALLED + number])
-            guard.daemon = True
-            guard.start()
+        nonlocal asked
+        if asked:
+            return
+        asked = True
+        guard = threading.Timer(_GRACE, _end_now, [SIGNALLED + number])
+        guard.daemon = True
+        guard.start()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
+            loop.call_soon_threadsafe(stopped.set_result, number)
 
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
-            loop.add_signal_handler(number, stop, number)
+            # Not the loop's own way: where a handler of the user hangs, the loop hears nothing.
+            signal.signal(number, stop)
     await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if not stopped.done():
         return task.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 
@@ -13,6 +14,8 @@ from readside.adapters.postgres.connection import address, connect, translate
 from readside.core.errors import ReadsideError, SlotBusyError, SlotLostError, UnavailableError
 from readside.core.pgoutput import feedback
 from readside.core.position import format_lsn
+
+log = logging.getLogger("readside.relay")
 
 #: Bytes buffered before reading pauses: TCP then slows the server down.
 _ENOUGH = 16 * 1024 * 1024
@@ -101,7 +104,10 @@ class ReplicationStream:
         if connection is None:
             return
         self._pause()
-        await connection.close()
+        try:
+            await connection.close()
+        except psycopg.Error as error:
+            log.debug("closing the stream: %r", error)
 
     def _resume(self) -> None:
         if self._watched is None and self._connection is not None:

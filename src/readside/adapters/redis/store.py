@@ -88,6 +88,7 @@ class RedisStore:
         """See ports.store."""
         self._app = app
         async with self._translated():
+            await self._client.ping()  # tells what is wrong with the URL
             try:
                 found: dict[str, Any] = await self._client.config_get("maxmemory-policy")
             except failures.ResponseError:
