@@ -12,7 +12,6 @@ from chaos.simulation.nemesis import Nemesis
 from chaos.simulation.network import Network
 from chaos.simulation.plan import Plan, plan
 from chaos.simulation.verdict import Verdict, judge
-
 from readside.ports.probe import listening
 from readside.testing.clock import run
 from readside.testing.workload import Writer, differences, projections

@@ -173,7 +173,13 @@ class Service:
             self.worker,
             self._runtime.clock,
         )
-        return Projector(self._projections, around, capture.partitions, alone=alone)
+        return Projector(
+            self._projections,
+            around,
+            capture.partitions,
+            alone=alone,
+            lease_seconds=settings.lease_seconds,
+        )
 
     def _make_relay(self, addresses: Addresses, broker: Broker, *, direct: bool) -> Relay:
         app, settings = self._runtime.app, self._runtime.settings

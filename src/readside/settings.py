@@ -45,6 +45,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retention_days: int = 7
     #: Seconds after which a silent worker loses its partitions.
     lease_seconds: float = 5.0
+    #: Seconds that a handler may block `readside run` before the process ends, to be started again.
+    stall_seconds: float = 30.0
     #: Seconds between an event's application and PostgreSQL's leave to forget it.
     settle_delay: float = 5.0
     #: Megabytes of WAL that PostgreSQL keeps for projections which are behind.
@@ -134,11 +136,16 @@ def _fitting(found: dict[str, Any], source: str, spelling: str) -> dict[str, Any
 def _checked(settings: Settings) -> Settings:
     if not 1 <= settings.partitions <= 1024:  # noqa: PLR2004 - the bound is the message
         raise SettingsError(f"partitions is {settings.partitions}.", mend="use 1 to 1024")
-    for field in ("max_payload", "retention_days", "pool_size", "lease_seconds"):
+    for field in (
+        "max_payload", "retention_days", "pool_size", "lease_seconds", "stall_seconds",
+        "retained_wal_mb",
+    ):  # fmt: skip
         if not 0 < getattr(settings, field) < math.inf:  # nan is neither
             raise SettingsError(
                 f"{field} is {getattr(settings, field)}.", mend="use a positive number"
             )
+    if not 0 <= settings.settle_delay < math.inf:
+        raise SettingsError(f"settle_delay is {settings.settle_delay}.", mend="use 0 or more")
     for field, form in _FORMS.items():
         url = getattr(settings, field)
         if url and not _SCHEME.match(url):

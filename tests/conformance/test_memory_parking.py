@@ -18,7 +18,7 @@ class TestMemoryParking(ParkingContract):
 
     async def waiting(self, unit, key):
         events = self.database.tables.parked_events
-        return [events[name] for name in sorted(events) if name[:2] == (unit, key)]
+        return [events[name].record for name in sorted(events) if name[:2] == (unit, key)]
 
     async def applied(self, unit, key, until):
         await MemoryParking(self.database).applied(unit, key, until)

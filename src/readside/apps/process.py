@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -21,6 +22,8 @@ SIGNALLED = 128
 #: Seconds that an orderly end may take; after that the process ends without order, and what
 #: it was doing is repeated at the next start.
 _GRACE = 1.6
+#: Seconds that the first request to end is given; another would interrupt what is cleaning up.
+_ONCE = 1.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECRET = re.compile(r"(://[^/\s:@]*:)(?!password@)[^\s/]*@")
 
@@ -75,28 +78,39 @@ async def _interruptible(work: Coroutine[Any, Any, int]) -> int:
     task = asyncio.ensure_future(work)
     stopped: asyncio.Future[int] = loop.create_future()
 
-    def stop(number: int) -> None:
+    asked = False
+
+    def stop(number: int, _: object) -> None:
         # Once: `make` and `uv run` pass a Ctrl-C on that the terminal has sent already.
-        if not stopped.done():
-            stopped.set_result(number)
-            guard = threading.Timer(_GRACE, _end_now, [SIGNALLED + number])
-            guard.daemon = True
-            guard.start()
+        nonlocal asked
+        if asked:
+            return
+        asked = True
+        guard = threading.Timer(_GRACE, _end_now, [SIGNALLED + number])
+        guard.daemon = True
+        guard.start()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
+            loop.call_soon_threadsafe(stopped.set_result, number)
 
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
-            loop.add_signal_handler(number, stop, number)
+            # Not the loop's own way: where a handler of the user hangs, the loop hears nothing.
+            signal.signal(number, stop)
     await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if not stopped.done():
         return task.result()
-    (failure,) = await end([task])
+    task.cancel()
+    await asyncio.wait({task}, timeout=_ONCE)
+    (failure,) = await end([task])  # asks again: a library may have swallowed it
     if failure is not None:
         raise failure
     return SIGNALLED + stopped.result()
 
 
 def _end_now(code: int) -> None:
-    # In a thread: it also works where something blocks the loop.
+    # In a thread: it also works where something blocks the loop. What the loop still says about
+    # servers that vanish is no news.
+    logging.disable()
     embedded = sys.modules.get("readside.adapters.embedded.servers")
     if embedded is not None:
         embedded.end_at_once()

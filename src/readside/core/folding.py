@@ -63,6 +63,9 @@ class Poison(NamedTuple):
 
     step: Step
     error: Exception
+    #: The position of the record's partition that the document had when this came: what has to be
+    #: in it before the step may be applied after all. Empty for nothing.
+    base: str = ""
 
 
 class Folded(NamedTuple):
@@ -243,22 +246,23 @@ class _Document:
                 if careful:
                     self.encoded = self._encode(view)
             except (DecodeError, HandlerError) as error:
-                return Poison(step, error)
+                return Poison(step, error, self.positions.get(record.partition, ""))
             self.view = view
             self._note(record, position)
             self.applied += 1
         return None
 
     def _has(self, record: Record, position: str) -> bool:
-        if self.late:
-            return _late_mark(record) in self.marks
-        return self.positions.get(record.partition, "") >= position
+        if self.marks and _late_mark(record) in self.marks:
+            return True
+        return not self.late and self.positions.get(record.partition, "") >= position
 
     def _note(self, record: Record, position: str) -> None:
         if self.late:
+            # The positions stay: what comes before it may still have to be applied in its turn.
             self.marks.add(_late_mark(record))
-            position = max(position, self.positions.get(record.partition, ""))
-        self.positions[record.partition] = position
+        else:
+            self.positions[record.partition] = position
 
     def _apply(self, step: Step) -> Any:
         if step.event is None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from readside.adapters.postgres.parking import EVENT_COLUMNS, event_of
+from readside.adapters.postgres.parking import EVENT_COLUMNS, PARKED, event_of
 from readside.adapters.postgres.session import Session, rows
 from readside.core.folding import UNROUTED, Folder
 from readside.core.leases import Unit
 from readside.core.position import Position
 from readside.core.projection import Projection
-from readside.core.record import Record
+from readside.ports.ledger import Waiting
 from readside.ports.probe import probe
 from readside.ports.store import Store
 from readside.projector.release import release
@@ -23,6 +23,7 @@ _AT_ONCE = 500
 #: Waiting events that are shown in full.
 _SHOWN = 1000
 
+_TOO_EARLY = "the projector still has to bring what comes before; run it, and retry then"
 _DOCUMENT = " WHERE app = %s AND projection = %s AND partition = %s AND key = %s"
 
 
@@ -136,7 +137,7 @@ class DeadLetters:
                 record.key,
                 record.payload.decode(errors="replace"),
             )
-            for record in await self._waiting(document, _SHOWN)
+            for record, _ in await self._waiting(document, _SHOWN)
         ]
         return Details(document, traces[0][0] if traces else "", waiting)
 
@@ -153,14 +154,14 @@ class DeadLetters:
         unit = Unit(document.projection, document.partition)
         folder = Folder(projection)
         while True:
-            records = await self._waiting(document, _AT_ONCE)
-            if not records:
+            events = await self._waiting(document, _AT_ONCE)
+            if not events:
                 if await self._free(document):
                     probe("dead_letters.freed")
                     await store.unpark(*unit, self._key(document), document.parking)
                     return Retried(document.projection, document.key, applied, "")
                 continue
-            released = await release(folder, store, unit, self._key(document), records)
+            released = await release(folder, store, unit, self._key(document), events)
             probe("dead_letters.folded")
             if released.until is not None:
                 applied += await self._done(document, released.until)
@@ -168,6 +169,8 @@ class DeadLetters:
                 await self._note(document, released.error)
                 error = str(released.error)
                 return Retried(document.projection, document.key, applied, error)
+            if released.too_early:
+                return Retried(document.projection, document.key, applied, _TOO_EARLY)
 
     async def discard(self, document: ParkedDocument, *, whole: bool) -> int:
         """Give up the failing event, or all waiting ones; the rest has to be retried.
@@ -193,9 +196,9 @@ class DeadLetters:
     def _row(self, document: ParkedDocument) -> list[Any]:
         return [self._app, document.projection, document.partition, self._key(document)]
 
-    async def _waiting(self, document: ParkedDocument, limit: int) -> Sequence[Record]:
+    async def _waiting(self, document: ParkedDocument, limit: int) -> Sequence[Waiting]:
         found = await self._session.query(
-            f"SELECT {EVENT_COLUMNS} FROM readside.parked_events"
+            f"SELECT {EVENT_COLUMNS} FROM {PARKED}"
             + _DOCUMENT
             + " AND applied_at IS NULL ORDER BY position LIMIT %s",
             [*self._row(document), limit],

@@ -142,9 +142,10 @@ class Leases(Protocol):
             alone: share with nobody; this worker was elected otherwise.
         """
 
-    async def attempt(self, lease: Lease, position: Position) -> int:
+    async def attempt(self, lease: Lease, position: Position | None) -> int:
         """Note durably that the record at a position is tried now; return how often it was.
 
+        None for a try that has ended, well or not: only those which end with the process count.
         Returns 0 where the lease is no longer held.
         """
 
@@ -167,6 +168,16 @@ class Parked(NamedTuple):
     step: Step
     #: None for a step that only waits its turn.
     error: BaseException | None
+    #: For a poison, see `core.folding.Poison.base`; what waits, waits for the one before it.
+    base: str = ""
+
+
+class Waiting(NamedTuple):
+    """A parked event, read back."""
+
+    record: Record
+    #: The position of the record's partition which its document must have reached.
+    base: str
 
 
 class Hold(NamedTuple):
@@ -194,7 +205,7 @@ class Parking(Protocol):
             fold their steps after all.
         """
 
-    async def retried(self, unit: Unit, until: Position) -> Sequence[tuple[str, Record]]:
+    async def retried(self, unit: Unit, until: Position) -> Sequence[tuple[str, Waiting]]:
         """Events up to a position which were applied by a retry, lately, each with its document's key.
 
         By key, and in order. A read store that went back in time may lack them, and its checkpoint will not bring them.

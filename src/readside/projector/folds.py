@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -14,10 +14,10 @@ from readside.core.folding import Step as FoldStep
 from readside.core.leases import Unit
 from readside.core.position import Position
 from readside.core.record import Checkpoint, Record
-from readside.ports.ledger import Hold, Parked, Parking
+from readside.ports.ledger import Hold, Parked, Parking, Waiting
 from readside.ports.probe import probe
 from readside.ports.store import Outcome, Store
-from readside.projector.release import release
+from readside.projector.release import Released, release
 
 log = logging.getLogger("readside.projector")
 
@@ -41,18 +41,18 @@ class Folds:
         self._parked = dict(await self._parking.parked(self._unit))
         found = await self._parking.retried(self._unit, until)
         for key, pairs in itertools.groupby(found, key=itemgetter(0)):
-            records = [record for _, record in pairs]
-            released = await release(self._folder, self._store, self._unit, key, records)
+            events = [event for _, event in pairs]
+            released = await release(self._folder, self._store, self._unit, key, events)
             if released.failed is not None:
-                await self._park_again(key, records, released.failed, released.error)
+                await self._park_again(key, events, released)
 
-    async def _park_again(
-        self, key: str, records: list[Record], failed: FoldStep, error: Exception | None
-    ) -> None:
+    async def _park_again(self, key: str, events: list[Waiting], released: Released) -> None:
         """What could be applied once cannot be applied again: the code has changed."""
-        position = failed.record.position
-        rest = [record for record in records if record.position > position]
-        steps = [Parked(failed._replace(key=key), error)]
+        failed = released.failed
+        if failed is None:
+            return
+        rest = [event.record for event in events if event.record.position > failed.record.position]
+        steps = [Parked(failed._replace(key=key), released.error, released.base)]
         steps += [Parked(FoldStep(key, record, failed.route, None), None) for record in rest]
         self._parked |= await self._parking.park(self._unit, steps)
 
@@ -62,6 +62,8 @@ class Folds:
         expected: Checkpoint,
         checkpoint: Checkpoint,
         untried: Exception | None = None,
+        *,
+        survived: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Bring the store from one checkpoint to the next.
 
@@ -70,6 +72,7 @@ class Folds:
             expected: where the store is.
             checkpoint: where it shall be.
             untried: park the records for this reason, without a try.
+            survived: awaited when the handlers are through, before anything is written.
 
         Raises:
             FencedError: the store's checkpoint is another one; nothing was written.
@@ -77,7 +80,7 @@ class Folds:
         """
         steps = self._route(records, untried)
         while True:
-            folded, parked = await self._fold(steps)
+            folded, parked = await self._fold(steps, survived)
             if folded is None:
                 steps = self._route(records, untried)  # an operator freed a document meanwhile
                 continue
@@ -109,7 +112,7 @@ class Folds:
         return hold is not None and step.record.position >= hold.since
 
     async def _fold(
-        self, steps: list[FoldStep]
+        self, steps: list[FoldStep], survived: Callable[[], Awaitable[None]] | None
     ) -> tuple[Folded | None, tuple[tuple[str, str], ...]]:
         parked = self._parked
         free = [step for step in steps if not self._held(step)] if parked else steps
@@ -117,6 +120,8 @@ class Folds:
         loaded = await self._store.load(self._unit.projection, keys)
         probe("projector.loaded")
         folded = self._folder.fold(free, dict(zip(keys, loaded, strict=True)))
+        if survived is not None:
+            await survived()
         if not folded.poisons and len(free) == len(steps):
             return folded, ()
         waiting = [step for step in steps if self._held(step)] if parked else []
@@ -133,7 +138,7 @@ class Folds:
                 name_of(self._unit.projection, poison.step.key),
                 poison.step.record.position, poison.error,
             )  # fmt: skip
-        away = [Parked(poison.step, poison.error) for poison in folded.poisons]
+        away = [Parked(*poison) for poison in folded.poisons]
         away += [Parked(step, None) for step in (*folded.held, *waiting)]
         away.sort(key=lambda parked: parked.step.record.position)
         holds = await self._parking.park(self._unit, away)

@@ -44,9 +44,9 @@ _PATIENCE = 0.5
 #: Seconds of idleness after which the store is asked whether the checkpoint is still there.
 _LOOK_AFTER = 1.0
 #: Owners in a row which applied nothing: from then on, one record at a time, each announced before.
-_SUSPICIOUS = 2
+_SUSPICIOUS = 3
 #: Tries of one record which ended with the process, before it is parked without another.
-_FATAL_TRIES = 2
+_FATAL_TRIES = 3
 #: Records applied one at a time before the suspicion is dropped.
 _CAREFUL_RECORDS = 100
 
@@ -90,8 +90,6 @@ class Lane:
         self._from_first = False
         self._looked_at = 0.0
         self._careful = _CAREFUL_RECORDS if lease.starts >= _SUSPICIOUS else 0
-        #: The record that was announced last.
-        self._tried = BEGINNING
         #: Whether the store may still tell readers that this partition is lost.
         self._halted = True
         self.state = "starting"
@@ -268,8 +266,7 @@ class Lane:
         checkpoint = Checkpoint(last.position, last.nth, offset, self.lease.token)
         if self._careful:
             async with self._around.trial:
-                untried = await self._suspect(last)
-                await self._folds.apply(records, self._checkpoint, checkpoint, untried)
+                await self._apply_carefully(last, checkpoint)
         else:
             await self._folds.apply(records, self._checkpoint, checkpoint)
         self._checkpoint = checkpoint
@@ -278,21 +275,30 @@ class Lane:
         self._careful = max(0, self._careful - 1)
         probe("projector.applied")
 
-    async def _suspect(self, record: Record) -> HandlerError | None:
-        """Announce a try of a record; say why not to, if it has ended the process before."""
-        if record.position == self._tried:
-            return None  # this process has survived it: a server was away
-        tries = await self._around.leases.attempt(self.lease, record.position)
+    async def _apply_carefully(self, record: Record, checkpoint: Checkpoint) -> None:
+        """Apply one record, announced before, so that one which ends the process is found out."""
+        leases = self._around.leases
+        tries = await leases.attempt(self.lease, record.position)
         probe("projector.announced")
         if tries == 0:
             raise LeaseLostError("the lease has run out")
-        if tries <= _FATAL_TRIES:
-            self._tried = record.position
-            return None
-        return HandlerError(
-            f"{tries - 1} processes died or hung while they applied {record.type} of key {record.key}.",
-            mend="look for endless loops, deep recursion and memory in the handler",
-        )
+        fatal = None
+        if tries > _FATAL_TRIES:
+            fatal = HandlerError(
+                f"{tries - 1} processes died or hung while they applied {record.type} of key {record.key}.",
+                mend="look for endless loops, deep recursion and memory in the handler",
+            )
+
+        async def survived() -> None:
+            await leases.attempt(self.lease, None)
+
+        try:
+            await self._folds.apply(
+                [record], self._checkpoint, checkpoint, fatal, survived=survived
+            )
+        except ReadsideError:
+            await survived()  # it was a server, not the record
+            raise
 
     async def _be_well(self) -> None:
         """A next record was applied: no hole here, and nothing lost."""

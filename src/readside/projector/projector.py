@@ -16,7 +16,7 @@ from readside.projector.lane import Lane, Surroundings
 
 log = logging.getLogger("readside.projector")
 
-#: Seconds between two looks at the leases; a third of their life.
+#: Seconds between two looks at the leases, at most.
 _TEND_EVERY = 1.5
 #: Seconds between two reports of progress.
 _REPORT_EVERY = 0.25
@@ -30,6 +30,7 @@ class Projector:
         around: what the lanes work with.
         partitions: how many there are.
         alone: take everything; something else elects the one process that works.
+        lease_seconds: how long a lease lasts; it is renewed three times as often.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Projector:
         partitions: int,
         *,
         alone: bool = False,
+        lease_seconds: float = 3 * _TEND_EVERY,
     ) -> None:
         self._worker = around.worker
         self._projections = projections
@@ -46,6 +48,7 @@ class Projector:
         self._leases = around.leases
         self._lanes: dict[Unit, tuple[Lane, asyncio.Task[None]]] = {}
         self._alone = alone
+        self._tend_every = min(_TEND_EVERY, lease_seconds / 3)
         self._tended: dict[Unit, tuple[Lane, int]] = {}
         self._reported: dict[Unit, tuple[Progress, int, float]] = {}
         self._units = [Unit(name, number) for name in projections for number in range(partitions)]
@@ -71,7 +74,7 @@ class Projector:
                 except ReadsideError as error:
                     if self._around.complaints.worth_saying(str(error), self._around.clock.now()):
                         log.warning("leases cannot be renewed: %s", error)
-                await self._around.clock.sleep(_TEND_EVERY)
+                await self._around.clock.sleep(self._tend_every)
         finally:
             await end([reporter, *(task for _, task in self._lanes.values())])
             try:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from readside.core.folding import UNROUTED, Batch, Folded, Folder, Step, contains
+from readside.core.folding import UNROUTED, Batch, Folded, Folder, Step, contains, positions_of
 from readside.core.leases import Unit
 from readside.core.position import Position
-from readside.core.record import Record
+from readside.ports.ledger import Waiting
 from readside.ports.store import Outcome, Store
 
 
@@ -18,47 +18,67 @@ class Released(NamedTuple):
     #: Everything up to here is applied, or of no concern any more; None for nothing.
     until: Position | None
     #: The step that failed, and why.
-    failed: Step | None
-    error: Exception | None
+    failed: Step | None = None
+    error: Exception | None = None
+    base: str = ""
+    #: Whether the document does not contain yet what comes before: the projector has to bring it.
+    too_early: bool = False
 
 
 async def release(
-    folder: Folder[Any], store: Store, unit: Unit, key: str, records: Sequence[Record]
+    folder: Folder[Any], store: Store, unit: Unit, key: str, events: Sequence[Waiting]
 ) -> Released:
     """Apply the parked events of one document, or of one event key whose documents were unknown.
 
     Safe to interrupt at any moment and to run again: what a document contains is recognised, by its
-    positions or, for events out of their turn, by a mark of each event. The checkpoint stays.
+    positions or, for events out of their turn, by a mark of each event. Never overtakes what the
+    projector still has to bring, after a crash or to a store that went back: each event waits for
+    the position which its document had when it came. The checkpoint stays.
 
     Raises:
         UnavailableError, RefusedError: the store is away, or refuses.
     """
     if key.startswith(UNROUTED):
-        return await _one_by_one(folder, store, unit, records)
-    # The code may have been mended to route an event elsewhere, or nowhere: then it is done here.
-    steps = [step for step in folder.route(records) if step.key == key]
+        return await _one_by_one(folder, store, unit, events)
     while True:
         (stored,) = await store.load(unit.projection, [key])
+        ready = _ready(events, positions_of(stored.positions).get(unit.partition, ""))
+        too_early = len(ready) < len(events)
+        # The code may have been mended to route an event elsewhere, or nowhere: then it is done here.
+        records = [event.record for event in ready]
+        steps = [step for step in folder.route(records) if step.key == key]
         folded = folder.fold(steps, {key: stored})
         if await _written(store, unit, folded):
             break
     if not folded.poisons:
-        return Released(records[-1].position, None, None)
-    failed, error = folded.poisons[0]
+        until = records[-1].position if records else None
+        return Released(until, too_early=too_early)
+    failed, error, base = folded.poisons[0]
     done = [
         record.position
         for record in records
         if record.position < failed.record.position
         or contains(stored.positions, record.partition, record.position)
     ]
-    return Released(max(done, default=None), failed, error)
+    return Released(max(done, default=None), failed, error, base)
+
+
+def _ready(events: Sequence[Waiting], reached: str) -> list[Waiting]:
+    """Those events whose turn it is in a document that has reached a position."""
+    ready: list[Waiting] = []
+    for event in events:
+        if reached < event.base:
+            break
+        ready.append(event)
+        reached = max(reached, event.record.position.encode())
+    return ready
 
 
 async def _one_by_one(
-    folder: Folder[Any], store: Store, unit: Unit, records: Sequence[Record]
+    folder: Folder[Any], store: Store, unit: Unit, events: Sequence[Waiting]
 ) -> Released:
     until: Position | None = None
-    for record in records:
+    for record, _ in events:
         steps = folder.route([record])
         if len(steps) == 1 and steps[0].error is not None:
             return Released(until, steps[0], steps[0].error)
@@ -71,7 +91,7 @@ async def _one_by_one(
         if folded.poisons:
             return Released(until, *folded.poisons[0])
         until = record.position
-    return Released(until, None, None)
+    return Released(until)
 
 
 async def _written(store: Store, unit: Unit, folded: Folded) -> bool:

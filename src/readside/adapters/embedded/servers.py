@@ -129,7 +129,7 @@ class EmbeddedServers:
         except OSError as error:
             self.stop_now()
             raise SettingsError(
-                f"{self._directory or self._wanted} cannot be used: {error}.",
+                f"{self._directory or self._wanted or 'a temporary directory'} cannot be used: {error}.",
                 mend="choose a directory that this user may write",
             ) from error
         except BaseException:

@@ -17,8 +17,7 @@ from readside.core.errors import SchemaError, UnavailableError
 from readside.core.event import Event, encode, key_of
 from readside.core.leases import Unit
 from readside.core.position import Position
-from readside.core.record import Record
-from readside.ports.ledger import Hold, Progress, Shipped
+from readside.ports.ledger import Hold, Progress, Shipped, Waiting
 
 #: Seconds after which the server drops a reader of the slot that it does not hear of.
 SENDER_TIMEOUT = 10.0
@@ -112,9 +111,9 @@ class Tables:
     leases: dict[Unit, Leased] = field(default_factory=dict)
     parked_documents: dict[tuple[Unit, str], Hold] = field(default_factory=dict)
     parkings: int = 0
-    parked_events: dict[tuple[Unit, str, Position], Record] = field(default_factory=dict)
+    parked_events: dict[tuple[Unit, str, Position], Waiting] = field(default_factory=dict)
     #: Those applied by a retry.
-    retried: dict[tuple[Unit, str, Position], Record] = field(default_factory=dict)
+    retried: dict[tuple[Unit, str, Position], Waiting] = field(default_factory=dict)
 
     def copy(self) -> Tables:
         """A copy that shares only what never changes."""

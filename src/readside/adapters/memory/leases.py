@@ -60,13 +60,14 @@ class MemoryLeases:
         tables.leases[lease.unit] = found._replace(token=max(found.token, token) + 1)
         return lease._replace(token=tables.leases[lease.unit].token)
 
-    async def attempt(self, lease: Lease, position: Position) -> int:
+    async def attempt(self, lease: Lease, position: Position | None) -> int:
         """See ports.ledger."""
         tables = await self._database.reach()
         found = tables.leases.get(lease.unit, _FREE)
         if found.token != lease.token:
             return 0
         tries = found.tries + 1 if found.attempting == position else 1
+        tries = 0 if position is None else tries
         tables.leases[lease.unit] = found._replace(attempting=position, tries=tries)
         return tries
 

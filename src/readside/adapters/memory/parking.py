@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from readside.adapters.memory.database import Database
+from readside.adapters.memory.database import Database, Tables
 from readside.core.leases import Unit
 from readside.core.position import Position
-from readside.core.record import Record
-from readside.ports.ledger import Hold, Parked
+from readside.ports.ledger import Hold, Parked, Waiting
 
 
 class MemoryParking:
@@ -27,22 +26,30 @@ class MemoryParking:
     async def park(self, unit: Unit, steps: Sequence[Parked]) -> Mapping[str, Hold]:
         """See ports.ledger."""
         tables = await self._database.reach()
-        for step, error in steps:
+        for step, error, _ in steps:
             if error is not None and (unit, step.key) not in tables.parked_documents:
                 tables.parkings += 1
                 hold = Hold(str(tables.parkings), step.record.position)
                 tables.parked_documents[unit, step.key] = hold
         holds = {}
-        for step, _ in steps:
+        for step, error, base in steps:
             found = tables.parked_documents.get((unit, step.key))
             if found is not None:
                 name = (unit, step.key, step.record.position)
-                tables.parked_events.setdefault(name, step.record)
-                tables.retried.pop(name, None)
+                again = tables.retried.pop(name, None)
+                if again is not None:
+                    tables.parked_events[name] = again
+                needs = base if error is not None else self._before(tables, name)
+                tables.parked_events.setdefault(name, Waiting(step.record, needs))
                 holds[step.key] = found
         return holds
 
-    async def retried(self, unit: Unit, until: Position) -> Sequence[tuple[str, Record]]:
+    def _before(self, tables: Tables, name: tuple[Unit, str, Position]) -> str:
+        names = [*tables.parked_events, *tables.retried]
+        before = [other[2] for other in names if other[:2] == name[:2] and other[2] < name[2]]
+        return max(before).encode() if before else ""
+
+    async def retried(self, unit: Unit, until: Position) -> Sequence[tuple[str, Waiting]]:
         """See ports.ledger."""
         tables = await self._database.reach()
         return [
@@ -51,7 +58,7 @@ class MemoryParking:
             if parked == unit and position <= until
         ]
 
-    async def waiting(self, unit: Unit, key: str) -> list[Record]:
+    async def waiting(self, unit: Unit, key: str) -> list[Waiting]:
         """The events that wait for a document, in order: for those who retry them."""
         tables = await self._database.reach()
         found = [name for name in tables.parked_events if name[:2] == (unit, key)]

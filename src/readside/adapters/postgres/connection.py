@@ -77,12 +77,16 @@ _IDENTITY = (
 
 def translate(error: psycopg.Error, server: str) -> ReadsideError:
     """Find readside's error for one of psycopg's."""
-    text = " ".join(str(error).split())
+    # What the server itself said, without libpq's address and PostgreSQL's excerpt of the statement.
+    said = error.diag.message_primary or str(error)
+    text = " ".join(said.removeprefix("connection failed: ").split())
     if isinstance(error, errors.InsufficientPrivilege):
         return RefusedError(f"{server}: {text}", mend="grant what is missing to readside's user")
     if isinstance(error, (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedColumn)):
         return SchemaError(f"{server}: {text}", mend="run: readside init module:app")
     if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
+        return RefusedError(f"{server}: {text}", mend="check READSIDE_WRITE_STORE")
+    if "invalid integer value" in text or "invalid connection option" in text:
         return RefusedError(f"{server}: {text}", mend="check READSIDE_WRITE_STORE")
     if not isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return RefusedError(f"{server}: {text}", mend="see PostgreSQL's log for more")

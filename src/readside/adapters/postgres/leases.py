@@ -83,14 +83,15 @@ class PostgresLeases:
             await self._take(connection, worker, units)
             return await self._held(connection, worker, set(units))
 
-    async def attempt(self, lease: Lease, position: Position) -> int:
+    async def attempt(self, lease: Lease, position: Position | None) -> int:
         """See ports.ledger."""
+        text = position.encode() if position else ""
         found = await self._session.query(
             "UPDATE readside.leases SET attempting = %s,"
-            " tries = CASE WHEN attempting = %s THEN tries + 1 ELSE 1 END"
+            " tries = CASE WHEN %s = '' THEN 0 WHEN attempting = %s THEN tries + 1 ELSE 1 END"
             " WHERE app = %s AND projection = %s AND partition = %s AND token = %s"
             " RETURNING tries",
-            [position.encode(), position.encode(), self._app, *lease.unit, lease.token],
+            [text, text, text, self._app, *lease.unit, lease.token],
         )
         return int(found[0][0]) if found else 0
 

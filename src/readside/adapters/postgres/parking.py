@@ -12,7 +12,7 @@ from readside.core.folding import Step
 from readside.core.leases import Unit
 from readside.core.position import Position
 from readside.core.record import Record
-from readside.ports.ledger import Hold, Parked
+from readside.ports.ledger import Hold, Parked, Waiting
 
 _LONGEST = 16_000
 
@@ -52,10 +52,10 @@ class PostgresParking:
             await self._events(connection, unit, [p for p in steps if p.step.key in found])
         return found
 
-    async def retried(self, unit: Unit, until: Position) -> Sequence[tuple[str, Record]]:
+    async def retried(self, unit: Unit, until: Position) -> Sequence[tuple[str, Waiting]]:
         """See ports.ledger."""
         found = await self._session.query(
-            f"SELECT key, {EVENT_COLUMNS} FROM readside.parked_events WHERE app = %s"
+            f"SELECT key, {EVENT_COLUMNS} FROM {PARKED} WHERE app = %s"
             " AND projection = %s AND partition = %s AND applied_at IS NOT NULL AND position <= %s"
             " ORDER BY key, position",
             [self._app, *unit, until.encode()],
@@ -84,8 +84,8 @@ class PostgresParking:
         async with connection.cursor() as cursor:
             await cursor.executemany(
                 b"INSERT INTO readside.parked_events (app, projection, partition, key, position,"
-                b" predecessor, nth, id, type, event_key, version, payload, headers, recorded_at)"
-                b" VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                b" predecessor, nth, id, type, event_key, version, payload, headers, recorded_at,"
+                b" base) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
                 b" ON CONFLICT (app, projection, partition, key, position)"
                 b" DO UPDATE SET applied_at = NULL",
                 [
@@ -93,6 +93,7 @@ class PostgresParking:
                         self._app, *unit, parked.step.key, record.position.encode(),
                         record.predecessor.encode(), record.nth, record.id, record.type, record.key,
                         record.version, record.payload, record.headers, record.recorded_at,
+                        parked.base if parked.error is not None else None,
                     ]
                     for parked in steps
                     for record in [parked.step.record]
@@ -115,7 +116,18 @@ def _holds(found: Sequence[tuple[str, str, str]]) -> dict[str, Hold]:
 
 
 #: In the order of `event_of`'s arguments.
-EVENT_COLUMNS = "partition, position, predecessor, nth, id, type, event_key, version, payload, recorded_at, headers"
+EVENT_COLUMNS = (
+    "partition, position, predecessor, nth, id, type, event_key, version, payload, recorded_at,"
+    " headers, base"
+)
+#: The parked events, each with what its document must contain before: what only waited, waits for
+#: the one before it.
+PARKED = (
+    "(SELECT app, projection, partition, key, position, predecessor, nth, id, type, event_key,"
+    " version, payload, headers, recorded_at, applied_at, coalesce(base, lag(position) OVER"
+    " (PARTITION BY app, projection, partition, key ORDER BY position), '') AS base"
+    " FROM readside.parked_events) parked"
+)
 
 
 def event_of(
@@ -130,9 +142,10 @@ def event_of(
     payload: bytes,
     recorded_at: int,
     headers: bytes,
-) -> Record:
-    """Make a record of a row of readside.parked_events."""
-    return Record(
+    base: str,
+) -> Waiting:
+    """Read a row of `PARKED`."""
+    record = Record(
         partition,
         Position.decode(position),
         Position.decode(predecessor),
@@ -145,6 +158,7 @@ def event_of(
         recorded_at,
         bytes(headers),
     )
+    return Waiting(record, base)
 
 
 def _clean(text: str) -> str:

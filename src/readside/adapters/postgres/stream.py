@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 
@@ -13,6 +14,8 @@ from readside.adapters.postgres.connection import address, connect, translate
 from readside.core.errors import ReadsideError, SlotBusyError, SlotLostError, UnavailableError
 from readside.core.pgoutput import feedback
 from readside.core.position import format_lsn
+
+log = logging.getLogger("readside.relay")
 
 #: Bytes buffered before reading pauses: TCP then slows the server down.
 _ENOUGH = 16 * 1024 * 1024
@@ -32,7 +35,8 @@ class ReplicationStream:
         self._connection: psycopg.AsyncConnection[tuple[object, ...]] | None = None
         self._frames: deque[bytes] = deque()
         self._buffered = 0
-        self._reading = False
+        # Remembered, because libpq has no descriptor to tell of once the connection is lost.
+        self._watched: int | None = None
         self._arrived = asyncio.Event()
         self._failure: ReadsideError | None = None
 
@@ -99,19 +103,26 @@ class ReplicationStream:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        self._pause(connection)
-        await connection.close()
+        self._pause()
+        try:
+            await connection.close()
+        except psycopg.Error as error:
+            log.debug("closing the stream: %r", error)
 
     def _resume(self) -> None:
-        if not self._reading and self._connection is not None:
-            asyncio.get_running_loop().add_reader(self._connection.fileno(), self._readable)
-            self._reading = True
+        if self._watched is None and self._connection is not None:
+            try:
+                self._watched = self._connection.fileno()
+            except psycopg.Error as error:
+                self._fail(error)
+                return
+            asyncio.get_running_loop().add_reader(self._watched, self._readable)
             self._drain()  # libpq may hold bytes that the socket does not show any more
 
-    def _pause(self, connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
-        if self._reading:
-            asyncio.get_running_loop().remove_reader(connection.fileno())
-            self._reading = False
+    def _pause(self) -> None:
+        watched, self._watched = self._watched, None
+        if watched is not None:
+            asyncio.get_running_loop().remove_reader(watched)
 
     def _readable(self) -> None:
         if self._connection is None:
@@ -142,7 +153,7 @@ class ReplicationStream:
             self._fail(error)
             return
         if self._buffered >= _ENOUGH:
-            self._pause(self._connection)
+            self._pause()
         if frames:
             self._arrived.set()
 
@@ -154,8 +165,7 @@ class ReplicationStream:
         self._fail(psycopg.OperationalError(text.strip() or "the stream has ended"))
 
     def _fail(self, error: psycopg.Error) -> None:
-        if self._connection is not None:
-            self._pause(self._connection)
+        self._pause()
         self._failure = _start_error(error, self._slot, self._dsn)
         self._arrived.set()
 

@@ -88,6 +88,7 @@ class RedisStore:
         """See ports.store."""
         self._app = app
         async with self._translated():
+            await self._client.ping()  # tells what is wrong with the URL
             try:
                 found: dict[str, Any] = await self._client.config_get("maxmemory-policy")
             except failures.ResponseError:
@@ -233,6 +234,11 @@ class RedisStore:
         try:
             yield
         except (failures.RedisError, OSError, TimeoutError) as error:
+            raise self._translate(error) from error
+        except RuntimeError as error:
+            # What uvloop raises when redis-py writes to a connection that is just lost.
+            if "closed" not in str(error):
+                raise
             raise self._translate(error) from error
 
     def _translate(self, error: Exception) -> ReadsideError:

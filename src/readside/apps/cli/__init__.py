@@ -54,8 +54,9 @@ def demo(
 ) -> int:
     """Show the whole pipeline on real servers: create users, follow one, check every one.
 
-    Starts PostgreSQL, NATS and Valkey of its own, on free ports and in a temporary directory,
-    and leaves nothing behind. Exits with 0 only if every user is in the read store and right.
+    Starts PostgreSQL, NATS and Valkey of its own, on free ports and in a
+    temporary directory, and leaves nothing behind. Exits with 0 only if every
+    user is in the read store and right.
     """
     from readside.apps.demo import show  # noqa: PLC0415 - keeps --help fast
     from readside.apps.process import run as process  # noqa: PLC0415
@@ -66,13 +67,14 @@ def demo(
 @cli.command(
     help_epilogue=_examples(
         "readside init shop.main:app",
-        "READSIDE_WRITE_STORE=postgresql://user:password@host/database readside init shop.main:app",
+        "READSIDE_WRITE_STORE=postgresql://owner@host/db readside init shop.main:app",
     )
 )
 def init(target: Target, *, json: Json = False) -> int:
     """Install readside into the write store: schema, publication, replication slot.
 
-    Safe to repeat, also by two at once. Needs a user who may create schemas and has REPLICATION.
+    Safe to repeat, also by two at once. Needs a user who may create schemas
+    and has REPLICATION.
     """
     from readside.apps.cli.service import init as work  # noqa: PLC0415
     from readside.apps.cli.target import load_app  # noqa: PLC0415
@@ -96,8 +98,8 @@ def run(
 ) -> int:
     """Run relay and projectors of an app until Ctrl-C or SIGTERM.
 
-    Start it as often as you like: one relay works and the others stand by, projectors share
-    the partitions. A server that is away is waited for.
+    Start it as often as you like: one relay works and the others stand by,
+    projectors share the partitions. A server that is away is waited for.
     """
     from readside.apps.cli.service import run as work  # noqa: PLC0415
     from readside.apps.cli.target import load_app  # noqa: PLC0415
@@ -166,11 +168,11 @@ ErrorText = Annotated[str | None, Parameter(help="Only those whose error contain
 All = Annotated[bool, Parameter(name="--all", negative="", help="Take every parked document.")]
 Yes = Annotated[bool, Parameter(negative="", help="Do not ask.")]
 
-dead_letters = App(name="dead-letters", help="Documents that cannot move on, and their events.")
-cli.command(dead_letters)
+parked = App(name="dead-letters", help="Documents that cannot move on, and their events.")
+cli.command(parked)
 
 
-@dead_letters.command(name="list")
+@parked.command(name="list")
 def list_(
     target: Target,
     *,
@@ -191,7 +193,7 @@ def list_(
     return run_process(lambda: work.find(target, work.Choice(projection, key, error), json=json))
 
 
-@dead_letters.command
+@parked.command
 def show(
     target: Target,
     *,
@@ -211,7 +213,7 @@ def show(
     return run_process(lambda: work.show(target, work.Choice(projection, key, error), json=json))
 
 
-@dead_letters.command
+@parked.command
 def retry(
     target: Target,
     *,
@@ -237,7 +239,7 @@ def retry(
     return run_process(lambda: work.retry(target, choice, everything=everything, json=json))
 
 
-@dead_letters.command
+@parked.command
 def discard(
     target: Target,
     *,

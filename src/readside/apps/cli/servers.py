@@ -19,7 +19,6 @@ async def serve(directory: Path, *, json: bool) -> int:
     """Run the embedded servers until cancelled; one that dies is started again."""
     journal(logging.INFO, "%(message)s")
     group = EmbeddedServers(directory)
-    place = _absolute(directory)
     async with group as addresses:
         if json:
             print(msgspec.json.encode(addresses).decode(), flush=True)
@@ -27,14 +26,12 @@ async def serve(directory: Path, *, json: bool) -> int:
             _tell(addresses)
         if group.attached:
             return 0
-        logging.getLogger("readside").info("data in %s; Ctrl-C ends them", place)
+        logging.getLogger("readside").info(
+            "they run until Ctrl-C, with their data in %s", directory
+        )
         while True:
             await group.revive()
             await asyncio.sleep(_LOOK_EVERY)
-
-
-def _absolute(directory: Path) -> Path:
-    return directory.absolute()
 
 
 def _tell(addresses: Addresses) -> None:

@@ -13,6 +13,7 @@ from readside.app import App
 from readside.apps.cli.status import live
 from readside.apps.cli.table import line, plain_console, render
 from readside.apps.journal import Trouble, journal
+from readside.apps.stall import StallWatch
 from readside.core.errors import ReadsideError
 from readside.operate.status import Status, status
 from readside.ports.ending import end
@@ -48,6 +49,8 @@ async def run(app: App, target: str, role: Role, *, verbose: bool) -> int:
     try:
         addresses = await runtime.addresses()
         service = Service(runtime, app.projections, role)
+        watch = StallWatch(app.settings.stall_seconds)
+        watch.attach()
         work = asyncio.create_task(service.run())
         view = asyncio.create_task(_view(service, app.name, addresses, target, trouble))
         try:
@@ -58,6 +61,7 @@ async def run(app: App, target: str, role: Role, *, verbose: bool) -> int:
             return 0
         finally:
             await end((view, work))
+            watch.detach()
     finally:
         await app.close()
 

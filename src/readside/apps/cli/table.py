@@ -80,13 +80,13 @@ def _heading(seen: Status) -> list[Text]:
 def _table(seen: Status, *, wide: bool, all_rows: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     parked = any(one.parked_documents for one in seen.projections)
-    table.add_column("projection", no_wrap=True, max_width=None if wide else 18)
+    table.add_column("projection", no_wrap=True, max_width=None if wide else 14)
     table.add_column("part", justify="right", no_wrap=True)
     table.add_column("position", no_wrap=True, max_width=None if wide else 16)
     names = [*(["applied"] if wide else []), "lag", "late", "rate", *(["parked"] if parked else [])]
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True, overflow="ellipsis")
+    table.add_column("state", no_wrap=True, overflow="ellipsis", min_width=len("never started"))
     for projection in seen.projections:
         shown = [
             part
@@ -105,10 +105,10 @@ def _total(one: ProjectionStatus) -> dict[str, RenderableType]:
         "projection": Text(one.name, style="bold"),
         "part": f"{len(one.partitions)}",
         "position": Text("all", style="dim"),
-        "applied": f"{sum(part.applied for part in one.partitions):,}",
-        "lag": f"{one.lag_events:,}",
+        "applied": _number(sum(part.applied for part in one.partitions)),
+        "lag": _number(one.lag_events),
         "late": _late(one.lag_seconds),
-        "rate": f"{one.rate:,.0f}/s",
+        "rate": f"{_number(one.rate)}/s",
         "parked": f"{one.parked_documents:,}",
         "state": Text(one.state, style=_colour(one.state)),
     }
@@ -120,10 +120,10 @@ def _part(part: PartitionStatus, epoch: int) -> dict[str, RenderableType]:
         "projection": "",
         "part": str(part.partition),
         "position": part.position.removeprefix(f"{epoch}:") or "-",
-        "applied": f"{part.applied:,}",
-        "lag": f"{part.lag_events:,}",
+        "applied": _number(part.applied),
+        "lag": _number(part.lag_events),
         "late": _late(part.lag_seconds),
-        "rate": f"{part.rate:,.0f}/s",
+        "rate": f"{_number(part.rate)}/s",
         "parked": f"{part.parked_documents:,}",
         "state": Text(" ".join(state.split()), style=_colour(part.state)),
     }
@@ -133,6 +133,14 @@ def _colour(state: str) -> str:
     if state in _GOOD:
         return "green"
     return "red" if state in _BAD else "yellow"
+
+
+def _number(value: float) -> str:
+    """Exact while it is short; a table is for the eye, and `--json` for sums."""
+    for unit, size in (("G", 1_000_000_000), ("M", 1_000_000), ("k", 1000)):
+        if value >= 100 * size or (value >= size > 1000):  # noqa: PLR2004 - 100 k and more
+            return f"{value / size:.1f} {unit}"
+    return f"{value:,.0f}"
 
 
 def _late(seconds: float | None) -> str:

@@ -144,10 +144,20 @@ class ParkingContract(ABC):
         await self.applied(UNIT, "y", at(6))
         assert [one.nth for one in await self.waiting(UNIT, "x")] == [7]
         found = await parking.retried(UNIT, at(9))
-        assert [(key, one.nth) for key, one in found] == [("x", 5), ("x", 6), ("y", 4)]
-        assert found[0][1] == steps[1].step.record
-        assert [one.nth for _, one in await parking.retried(UNIT, at(5))] == [5, 4]
+        assert [(key, one.record.nth) for key, one in found] == [("x", 5), ("x", 6), ("y", 4)]
+        assert found[0][1].record == steps[1].step.record
+        assert [one.record.nth for _, one in await parking.retried(UNIT, at(5))] == [5, 4]
         assert await parking.retried(Unit("things", 2), at(9)) == []
+
+    async def test_each_event_waits_for_what_its_document_must_contain_before(
+        self, parking: Parking
+    ) -> None:
+        poison = step("x", 5, poison=True)._replace(base=at(2).encode())
+        await parking.park(UNIT, [poison, step("x", 6)])
+        await parking.park(UNIT, [step("x", 8)])
+        await self.applied(UNIT, "x", at(9))
+        found = await parking.retried(UNIT, at(9))
+        assert [one.base for _, one in found] == [at(nth).encode() for nth in (2, 5, 6)]
 
     async def test_what_fails_again_after_a_retry_waits_again(self, parking: Parking) -> None:
         await parking.park(UNIT, [step("x", 5, poison=True), step("x", 6)])

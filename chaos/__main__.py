@@ -1,0 +1,30 @@
+"""``python -m chaos``: a chaos run, ``--simulate`` or ``--mutants``."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+from chaos.options import parse
+from chaos.run import run
+
+_OTHERS = {"--simulate": "chaos.simulation", "--mutants": "chaos.mutants"}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what is asked; 0 clean, 1 wrong, 2 invalid."""
+    for flag, module in _OTHERS.items():
+        if flag in arguments:
+            if importlib.util.find_spec(module) is None:
+                print(f"{module} is not here yet", file=sys.stderr)
+                return 2
+            rest = [argument for argument in arguments if argument != flag]
+            return int(importlib.import_module(module).main(rest))
+    return asyncio.run(run(parse(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,56 @@
+"""What the faults did to readside, from its logs and from the servers: a run without effects proves nothing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+#: Effect -> what readside's processes log when it happens.
+_SAID = {
+    "relay_sessions": re.compile(r"streams from"),
+    "relay_standbys": re.compile(r"standby:"),
+    "retries": re.compile(r"tries again and again"),
+    "holes_asked_for": re.compile(r"a hole, "),
+    "resends": re.compile(r"sending again from after"),
+    "resends_impossible": re.compile(r"sending again .* is not possible"),
+    "writes_fenced": re.compile(r"Somebody else works|the checkpoint .*not as it was left|changed while it was claimed"),
+    "store_went_back": re.compile(r"checkpoint in the store is not as it was left"),
+    "leases_lost": re.compile(r"a worker with token"),
+    "log_rescans": re.compile(r"reading the broker's log from its beginning"),
+    "histories_lost": re.compile(r"which this projection never applied are gone|halted"),
+    "epochs_begun": re.compile(r"history of app .* restarted"),
+    "documents_parked": re.compile(r" is parked at "),
+    "lanes_died": re.compile(r"lane .* died"),
+    "publications_uncertain": re.compile(r"did not prove that it stored"),
+    "tracebacks": re.compile(r"^Traceback"),
+}  # fmt: skip
+
+
+def said(logs: list[Path]) -> Counter[str]:
+    """Count what the processes said."""
+    found: Counter[str] = Counter(dict.fromkeys(_SAID, 0))
+    for log in logs:
+        if not log.exists():
+            continue
+        for line in log.read_text(errors="replace").splitlines():
+            for name, pattern in _SAID.items():
+                if pattern.search(line):
+                    found[name] += 1
+    return found
+
+
+def noted(dsn: str) -> dict[str, Any]:
+    """What readside's notes in PostgreSQL tell."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        moves = connection.execute(
+            "SELECT coalesce(sum(token), 0) - count(*) FROM readside.leases"
+        ).fetchone()
+        epoch = connection.execute("SELECT epoch, complete FROM readside.capture").fetchone()
+    return {
+        "leases_moved": int(moves[0]) if moves else 0,
+        "epoch_complete": bool(epoch and epoch[1]),
+    }

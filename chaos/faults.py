@@ -1,0 +1,367 @@
+"""What each kind of fault does, and how it is healed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import nats
+import psycopg
+import redis.asyncio as redis
+from nats.errors import Error as NatsError
+
+from chaos.app import app
+from chaos.plan import Fault
+from chaos.process import Child
+from chaos.proxy import GOOD, Condition
+from chaos.workload import STABLE, Change, perform
+from chaos.world import Node, World
+from readside.core.errors import UnavailableError
+
+_STREAM = "readside_chaos"
+_GRACE = 8.0
+#: Events which have to be unapplied when a stream is wiped.
+_BACKLOG = 40
+#: What `terminate` of a readside process may end with: Ctrl-C's code.
+ORDERLY = (0, 130)
+
+
+class Timeline:
+    """What was done and what came of it."""
+
+    def __init__(self) -> None:
+        self.began = time.time()
+        #: time, kind, target, effect, words.
+        self.entries: list[tuple[float, str, str, int, str]] = []
+        #: Windows in which the read store may go back.
+        self.windows: list[tuple[float, float]] = []
+        #: Poisons: tag -> key and time of commit, and of the mend.
+        self.poisons: dict[str, list[Any]] = {}
+
+    def note(self, fault: Fault, effect: int, words: str) -> None:
+        """Write down what a fault did; also for people."""
+        at = time.time() - self.began
+        self.entries.append((round(at, 2), fault.kind, fault.target, effect, words))
+        print(
+            f"{at:6.1f}s  {fault.kind:18} {fault.target:10} {fault.duration:4.1f}s  {words}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+class Faults:
+    """Does the faults of a plan."""
+
+    def __init__(self, world: World, timeline: Timeline, stopping: asyncio.Event) -> None:
+        self._world = world
+        self._timeline = timeline
+        self._stopping = stopping
+
+    async def strike(self, fault: Fault) -> None:
+        """Do one fault, and heal it when its time is over."""
+        await self._action(fault.kind)(fault)
+
+    def _action(self, kind: str) -> Callable[[Fault], Awaitable[None]]:
+        names = {
+            "stream_purged": self._stream_wiped,
+            "stream_deleted": self._stream_wiped,
+            "poison_raises": self._poison,
+            "poison_unwritable": self._poison,
+        }
+        if kind in names:
+            return names[kind]
+        first, _, second = kind.partition("_")
+        if first in ("postgres", "nats", "valkey"):
+            return self._server_kill if second == "kill" else self._server_pause
+        if first == "link":
+            return self._link
+        special: dict[str, Callable[[Fault], Awaitable[None]]] = {
+            "graceful_restart": self._graceful_restart,
+            "node_isolated": self._isolate,
+            "store_flushed": self._flush,
+            "store_rolled_back": self._roll_back,
+            "stream_rolled_back": self._roll_back_stream,
+        }
+        if kind in special:
+            return special[kind]
+        return self._child_kill if second == "kill" else self._child_pause
+
+    async def _last(self, seconds: float) -> None:
+        """Wait as long as a fault lasts, or until all is to be healed."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+    async def _node(self, fault: Fault) -> Node:
+        """The relay at work, or a node beside it."""
+        nodes = self._world.nodes
+        relay = await self._world.relay()
+        if fault.target == "relay":
+            return relay or nodes[int(fault.dice * len(nodes))]
+        others = [node for node in nodes if node is not relay and node.role != "relay"]
+        others = others or nodes
+        return others[int(fault.dice * len(others))]
+
+    async def _child(self, fault: Fault) -> Child:
+        if fault.target == "writer":
+            writers = self._world.writers
+            return writers[int(fault.dice * len(writers))]
+        return (await self._node(fault)).child
+
+    async def _child_kill(self, fault: Fault) -> None:
+        child = await self._child(fault)
+        pid = child.pid
+        child.kill()
+        self._timeline.note(fault, int(not child.running), f"killed {child.name}, process {pid}")
+        await self._last(fault.duration)
+        child.start()
+
+    async def _child_pause(self, fault: Fault) -> None:
+        child = await self._child(fault)
+        child.start()  # it may be down for another fault's sake
+        pid, state = child.pid, child.pause()
+        self._timeline.note(fault, int(state == "T"), f"froze {child.name}, process {pid}")
+        await self._last(fault.duration)
+        if child.pid == pid:
+            child.resume()
+
+    async def _graceful_restart(self, fault: Fault) -> None:
+        node = await self._node(fault)
+        code = await asyncio.to_thread(node.child.terminate, _GRACE)
+        self._timeline.note(fault, int(code in ORDERLY), f"{node.name} ended with {code}")
+        await self._last(fault.duration)
+        node.child.start()
+
+    async def _server_kill(self, fault: Fault) -> None:
+        server = self._world.servers[fault.target]
+        if not server.running:
+            self._timeline.note(fault, 0, "is down already")
+            return
+        pid = server.pid
+        if fault.target == "postgres" and fault.dice < 0.5:
+            # The postmaster alone; its children notice and end by themselves.
+            os.kill(pid, signal.SIGKILL)
+            await asyncio.sleep(0.05)
+        await asyncio.to_thread(server.kill)
+        self._timeline.note(fault, int(not server.running), f"killed process {pid}")
+        await self._last(fault.duration)
+        await self._start(fault.target)
+
+    async def _start(self, name: str) -> None:
+        for attempt in range(5):
+            try:
+                await self._world.servers[name].start()
+            except UnavailableError as error:
+                print(f"         {name} does not start ({attempt}): {error}", file=sys.stderr)
+            else:
+                return
+        raise RuntimeError(f"{name} does not start; see its log")
+
+    async def _server_pause(self, fault: Fault) -> None:
+        server = self._world.servers[fault.target]
+        if not server.running:
+            self._timeline.note(fault, 0, "is down already")
+            return
+        try:
+            await asyncio.to_thread(server.pause)
+        except UnavailableError:
+            self._timeline.note(fault, 0, "has just gone down")
+            return
+        self._timeline.note(fault, 1, "frozen")
+        await self._last(fault.duration)
+        await asyncio.to_thread(server.resume)
+
+    async def _link(self, fault: Fault) -> None:
+        proxies = self._world.proxies(fault.target)
+        # Not every role talks to every server, nor at every moment.
+        for _ in range(20):
+            if busy := [proxy for proxy in proxies if proxy.connections]:
+                proxies = busy
+                break
+            await self._last(0.1)
+        if fault.dice < 0.5:
+            proxies = [proxies[int(fault.dice * 2 * len(proxies))]]
+        kind = fault.kind.removeprefix("link_")
+        if kind == "cut":
+            cut = sum(proxy.cut() for proxy in proxies)
+            self._timeline.note(fault, cut, f"cut {cut} connections")
+            return
+        condition = {
+            "refuse": Condition(refuse=True),
+            "delay": Condition(delay=0.02 + 0.2 * fault.dice),
+            "blackhole": Condition(blackhole=True),
+            "mute": Condition(mute=True),
+        }[kind]
+        before = [self._felt(proxy, kind) for proxy in proxies]
+        for proxy in proxies:
+            proxy.set(condition)
+            if kind == "refuse":
+                proxy.cut()
+        await self._last(fault.duration)
+        for proxy in proxies:
+            if kind == "mute":
+                proxy.cut()  # what was answered is never heard
+            proxy.set(GOOD)
+        felt = sum(self._felt(proxy, kind) for proxy in proxies) - sum(before)
+        names = ", ".join(proxy.name for proxy in proxies)
+        self._timeline.note(fault, felt, f"{names}: felt {felt} times")
+
+    @staticmethod
+    def _felt(proxy: Any, kind: str) -> int:
+        if kind == "refuse":
+            return int(proxy.refusals + proxy.cuts)
+        return int(proxy.delays if kind == "delay" else proxy.held)
+
+    async def _isolate(self, fault: Fault) -> None:
+        """A process loses its whole network, and nobody is told; then it all comes back."""
+        node = await self._node(fault)
+        before = sum(proxy.held for proxy in node.proxies.values())
+        for proxy in node.proxies.values():
+            proxy.set(Condition(blackhole=True))
+        await self._last(fault.duration)
+        for proxy in node.proxies.values():
+            proxy.set(GOOD)
+        held = sum(proxy.held for proxy in node.proxies.values()) - before
+        self._timeline.note(fault, held, f"{node.name} was alone, {held} pieces held back")
+
+    async def _stream_wiped(self, fault: Fault) -> None:
+        """Wipe the broker's log while projectors are behind, and let them forget what they had read."""
+        valkey = self._world.servers["valkey"]
+        if valkey.running:
+            await asyncio.to_thread(valkey.pause)
+        relay = await self._world.relay()
+        doomed = [node.child for node in self._world.nodes if node is not relay]
+        try:
+            await self._backlog()
+            await self._last(fault.duration)
+            for child in doomed:
+                child.kill()
+            gone = await self._wipe(fault.kind)
+        finally:
+            for child in doomed:
+                child.start()
+            await asyncio.to_thread(valkey.resume)
+        self._timeline.note(fault, gone, f"{gone} messages are gone")
+
+    async def _backlog(self) -> None:
+        """Wait until something was committed which no projector can have applied, or a while."""
+        seen: int | None = None
+        for _ in range(25):
+            try:
+                async with asyncio.timeout(2):
+                    connection: Any = await psycopg.AsyncConnection.connect(
+                        self._world.dsn, connect_timeout=2
+                    )
+                    async with connection:
+                        found = await connection.execute("SELECT sum(version) FROM chaos.keys")
+                        (count,) = await found.fetchone()
+            except (psycopg.Error, TimeoutError, OSError):
+                count = None
+            if seen is None:
+                seen = count
+            elif count is not None and count >= seen + _BACKLOG:
+                return
+            await self._last(0.2)
+
+    async def _wipe(self, kind: str) -> int:
+        for _ in range(20):
+            try:
+                client = await nats.connect(
+                    self._world.servers.address("nats"), connect_timeout=1, allow_reconnect=False
+                )
+                try:
+                    manager = client.jetstream(timeout=2)
+                    info = await manager.stream_info(_STREAM)
+                    act = manager.purge_stream if kind == "stream_purged" else manager.delete_stream
+                    await act(_STREAM)
+                    return int(info.state.messages)
+                finally:
+                    await client.close()
+            except (NatsError, OSError, TimeoutError):
+                await self._last(0.25)
+        return 0
+
+    async def _flush(self, fault: Fault) -> None:
+        began = time.time()
+        gone = 0
+        for _ in range(40):
+            try:
+                async with redis.Redis.from_url(
+                    self._world.servers.address("valkey"), socket_timeout=2, retry=None
+                ) as client:
+                    gone = await client.dbsize()
+                    await client.flushall()
+                break
+            except redis.RedisError:
+                await asyncio.sleep(0.1)
+        self._timeline.windows.append((began, time.time()))
+        self._timeline.note(fault, gone, f"{gone} keys are gone")
+
+    async def _roll_back(self, fault: Fault) -> None:
+        snapshots = self._world.servers.snapshots
+        if not snapshots:
+            self._timeline.note(fault, 0, "no snapshot yet")
+            return
+        at, place = snapshots[int(fault.dice * len(snapshots))]
+        began = time.time()
+        await self._world.servers.roll_back(place)
+        self._timeline.windows.append((began, time.time()))
+        self._timeline.note(fault, 1, f"the read store is back at {began - at:.1f} s ago")
+
+    async def _roll_back_stream(self, fault: Fault) -> None:
+        copies = self._world.servers.copies
+        if not copies:
+            self._timeline.note(fault, 0, "no copy yet")
+            return
+        at, place = copies[int(fault.dice * len(copies))]
+        began = time.time()
+        await self._world.servers.put_back_log(place)
+        self._timeline.note(fault, 1, f"the broker is back at {began - at:.1f} s ago")
+
+    async def _poison(self, fault: Fault) -> None:
+        """Commit an event that the handlers stumble over; mend them after a while."""
+        tag = f"{fault.kind.removeprefix('poison_')}-{fault.at}-{fault.dice:.6f}"
+        key = STABLE[int(fault.dice * len(STABLE))]
+        while not await self._commit_poison(key, tag):
+            if self._stopping.is_set():
+                self._timeline.note(fault, 0, f"{key} could not be poisoned in time")
+                return
+            await self._last(0.2)
+        self._timeline.poisons[tag] = [key, time.time(), None]
+        self._timeline.note(fault, 1, f"{key} is poisoned by {tag}")
+        await self._last(fault.duration)
+        (self._world.mended / tag).touch()
+        self._timeline.poisons[tag][2] = time.time()
+
+    async def _commit_poison(self, key: str, tag: str) -> bool:
+        chance = random.Random(tag)
+        try:
+            async with asyncio.timeout(5):
+                connection: Any = await psycopg.AsyncConnection.connect(
+                    self._world.dsn, connect_timeout=2
+                )
+                async with connection:
+                    row = await (
+                        await connection.execute(
+                            "SELECT 1 FROM chaos.history WHERE poison = %s", [tag]
+                        )
+                    ).fetchone()
+                    if row:
+                        return True  # the answer to an earlier attempt was lost
+
+                    async def execute(query: str, values: Any) -> Any:
+                        return await (await connection.execute(query.encode(), values)).fetchone()
+
+                    done = await perform(execute, Change({key: 2}, tag), "poison", chance)
+                    await app.record(connection, *done.events)
+        except (psycopg.Error, TimeoutError, OSError):
+            return False
+        return True

@@ -1,0 +1,187 @@
+"""The mutants: each a small wrong, and the check that should find it soonest.
+
+A patch is exact text; where the code has moved on and it does not fit any more, the run says so
+and fails, so that a mutant cannot survive by never having lived.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """One small patch."""
+
+    name: str
+    #: Below src/readside.
+    file: str
+    old: str
+    new: str
+    #: Checks in the order they are tried: `tests:<paths>`, or `chaos:<broker>:<seed>:<kinds>`.
+    checks: tuple[str, ...]
+
+
+_CORE = "tests:tests/core"
+_STORE = "chaos:nats:2:projector_kill,valkey_kill,store_flushed,store_rolled_back"
+_STREAM = "chaos:nats:2:stream_purged,stream_deleted,relay_kill"
+_POISON = "chaos:nats:2:poison_raises,projector_kill,link_cut"
+_DIRECT = "chaos:direct:2:relay_kill,store_rolled_back,graceful_restart"
+_CALM = "chaos:nats:2:link_delay"
+
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "checkpoint before documents",
+        "adapters/redis/store.py",
+        "        name = batch.projection\n        keys = [",
+        "        if batch.checkpoint is not None and batch.writes:\n"
+        "            first = await self.apply(batch._replace(writes=(), parked=()))\n"
+        "            if first is not Outcome.APPLIED:\n"
+        "                return first\n"
+        "            batch = batch._replace(expected=batch.checkpoint)\n"
+        "        name = batch.projection\n        keys = [",
+        ("chaos:nats:2:projector_kill,valkey_kill,link_cut,relay_kill",),
+    ),
+    Mutant(
+        "positions of a document not checked",
+        "core/folding.py",
+        'self.positions.get(record.partition, "") >= position',
+        "not position",
+        (_CORE, _STORE),
+    ),
+    Mutant(
+        "documents written without compare-and-set",
+        "adapters/redis/apply.lua",
+        "return 'CONFLICT'",
+        "local _ = 'CONFLICT'",
+        ("tests:tests/conformance -k redis", _CALM),
+    ),
+    Mutant(
+        "zombie not fenced",
+        "adapters/redis/apply.lua",
+        "return 'FENCED'",
+        "local _ = 'FENCED'",
+        (
+            "tests:tests/conformance -k redis",
+            "chaos:nats:2:projector_pause,store_flushed,store_rolled_back",
+        ),
+    ),
+    Mutant(
+        "slot confirmed before the projections have applied",
+        "relay/relay.py",
+        "bookmark = shipping.settling.settle(self._ripe(survey, shipping.epoch))",
+        "bookmark = shipping.settling.force()",
+        (_DIRECT, _STREAM),
+    ),
+    Mutant(
+        "predecessor not checked",
+        "core/chain.py",
+        "    if predecessor <= applied:\n",
+        "    if predecessor <= applied or True:\n",
+        (_CORE, _STREAM),
+    ),
+    Mutant(
+        "duplicates not told apart",
+        "core/chain.py",
+        "    if position <= applied:\n",
+        "    if position <= applied and False:\n",
+        (_CORE, _STREAM),
+    ),
+    Mutant(
+        "parked after the checkpoint",
+        "projector/folds.py",
+        "            batch = Batch(*self._unit, expected, checkpoint, folded.writes, parked)\n"
+        "            outcome = await self._store.apply(batch)\n",
+        "            if parked:\n"
+        "                early = Batch(*self._unit, expected, checkpoint, (), ())\n"
+        "                await self._store.apply(early)\n"
+        "                expected = checkpoint\n"
+        "            batch = Batch(*self._unit, expected, checkpoint, folded.writes, parked)\n"
+        "            outcome = await self._store.apply(batch)\n",
+        ("tests:tests/faults --deselect tests/faults/test_chaos_smoke.py", _POISON),
+    ),
+    Mutant(
+        "later events of a parked document not held back",
+        "projector/folds.py",
+        "free = [step for step in steps if step.key not in parked] if parked else steps",
+        "free = steps",
+        ("tests:tests/acceptance -k park", _POISON),
+    ),
+    Mutant(
+        "lost tail not noticed",
+        "projector/lane.py",
+        "        if watermark.last <= position:\n",
+        "        if watermark.last <= position or True:\n",
+        (_STREAM, _DIRECT),
+    ),
+    Mutant(
+        "bookmark in the middle of a transaction",
+        "core/shipping.py",
+        "if self._taken < self._settled:",
+        "if self._taken or True:",
+        (_CORE,),
+    ),
+    Mutant(
+        "broker's tail trusted against a wish",
+        "core/shipping.py",
+        "            self._tails[partition] = wish.after\n",
+        "            pass\n",
+        (_CORE, _STREAM),
+    ),
+    Mutant(
+        "all records of a transaction at one position",
+        "adapters/postgres/source.py",
+        "        self._ordinal += 1\n",
+        "        self._ordinal = 1\n",
+        ("tests:tests/adapters", _CALM),
+    ),
+    Mutant(
+        "keepalive settles an open transaction",
+        "adapters/postgres/source.py",
+        "            if not self._open:\n",
+        "            if not self._open or True:\n",
+        ("tests:tests/adapters", _DIRECT),
+    ),
+    Mutant(
+        "reader does not wait for its token",
+        "query/reader.py",
+        "            missing = _behind(reading, token)\n",
+        "            missing: list[int] = []\n",
+        ("tests:tests/acceptance -k read", _CALM),
+    ),
+    Mutant(
+        "deleted documents forget their positions",
+        "adapters/redis/apply.lua",
+        "    redis.call('HSET', KEYS[2], unpack(positions))\n",
+        "    redis.call('HSET', KEYS[2], unpack(positions))\n"
+        "    for n = first, last do\n"
+        "        if string.byte(ARGV[4 + 4 * n], 1) ~= 61 then\n"
+        "            redis.call('HDEL', KEYS[2], ARGV[1 + 4 * n])\n"
+        "        end\n"
+        "    end\n",
+        ("tests:tests/conformance -k redis", _STORE),
+    ),
+    Mutant(
+        "a late relay takes the bookmark back",
+        "adapters/postgres/ledger.py",
+        " WHERE app = %s AND epoch = %s AND confirmed_lsn <= %s",
+        " WHERE app = %s AND epoch = %s AND confirmed_lsn <> %s",
+        ("tests:tests/conformance -k ledger", "tests:tests/adapters"),
+    ),
+    Mutant(
+        "a wiped store noticed only by the next write",
+        "projector/lane.py",
+        '            raise FencedError("the checkpoint in the store is not as it was left")\n',
+        "            pass\n",
+        (
+            "tests:tests/acceptance",
+            "tests:tests/faults --deselect tests/faults/test_chaos_smoke.py",
+        ),
+    ),
+    Mutant(
+        "positions written as numbers",
+        "core/position.py",
+        'return f"{self.epoch:08x}-{self.lsn:016x}-{self.ordinal:08x}"',
+        'return f"{self.epoch:08x}-{float(self.lsn):.8e}".ljust(25, "0") + f"-{self.ordinal:08x}"',
+        (_CORE,),
+    ),
+)

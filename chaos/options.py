@@ -1,0 +1,56 @@
+"""What a run is asked for."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+BrokerName = Literal["nats", "direct"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """One run; the same options give the same plan of faults."""
+
+    seconds: float
+    seed: int
+    broker: BrokerName
+    #: Transactions a second, over all writers.
+    rate: float
+    #: Only these kinds of faults; all that fit where empty.
+    only: tuple[str, ...]
+    json: bool
+    keep: Path | None
+    #: A directory which stands before the installed readside in the children's path (mutants).
+    source: Path | None
+    #: Seconds that the read side may take to catch up when everything is healed.
+    patience: float
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long faults go on")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--broker", choices=["nats", "direct"], default="nats")
+    parser.add_argument("--rate", type=float, default=60.0, help="transactions a second")
+    parser.add_argument("--only", default="", help="fault kinds, separated by commas")
+    parser.add_argument("--json", action="store_true", help="nothing but the report on stdout")
+    parser.add_argument("--keep-artifacts", type=Path, default=None, metavar="DIR")
+    parser.add_argument("--source", type=Path, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--patience", type=float, default=90.0, help=argparse.SUPPRESS)
+    found = parser.parse_args(arguments)
+    return Options(
+        found.seconds,
+        found.seed,
+        found.broker,
+        found.rate,
+        tuple(kind for kind in found.only.split(",") if kind),
+        found.json,
+        found.keep_artifacts,
+        found.source,
+        found.patience,
+    )

@@ -1,0 +1,149 @@
+"""The plan of a run: which faults, when, on whom, for how long. Pure: a seed gives one plan."""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+from chaos.options import BrokerName
+
+#: Seconds at the beginning and the end of the fault phase without new faults.
+_CALM = 2.0
+
+
+class Kind(NamedTuple):
+    """One kind of fault."""
+
+    name: str
+    #: What it strikes; two faults on the same target do not overlap.
+    targets: tuple[str, ...]
+    #: Bounds of its duration.
+    shortest: float
+    longest: float
+    #: Only where there is a broker with a log.
+    needs_broker: bool = False
+    #: Takes records out of the broker's log, or documents out of the read store.
+    wipes: str = ""
+
+
+_LINKS = ("postgres", "valkey", "nats")
+
+KINDS: tuple[Kind, ...] = (
+    Kind("relay_kill", ("relay",), 0.2, 2.0),
+    Kind("relay_pause", ("relay",), 1.0, 14.0),
+    Kind("projector_kill", ("projector",), 0.2, 6.0),
+    Kind("projector_pause", ("projector",), 1.0, 9.0),
+    Kind("graceful_restart", ("relay", "projector"), 0.0, 1.0),
+    Kind("writer_kill", ("writer",), 0.2, 2.0),
+    Kind("writer_pause", ("writer",), 0.5, 3.0),
+    Kind("postgres_kill", ("postgres",), 0.1, 1.5),
+    Kind("postgres_pause", ("postgres",), 0.5, 3.0),
+    Kind("valkey_kill", ("valkey",), 0.1, 2.0),
+    Kind("valkey_pause", ("valkey",), 0.5, 4.0),
+    Kind("nats_kill", ("nats",), 0.1, 2.0, needs_broker=True),
+    Kind("nats_pause", ("nats",), 0.5, 4.0, needs_broker=True),
+    Kind("link_cut", _LINKS, 0.0, 0.0),
+    Kind("link_refuse", _LINKS, 0.5, 2.0),
+    Kind("link_delay", _LINKS, 1.0, 5.0),
+    Kind("link_blackhole", _LINKS, 1.0, 8.0),
+    Kind("link_mute", _LINKS, 0.3, 1.0),
+    Kind("node_isolated", ("projector", "relay"), 2.0, 9.0),
+    Kind("stream_purged", ("nats",), 0.5, 1.0, needs_broker=True, wipes="broker"),
+    Kind("stream_deleted", ("nats",), 0.5, 1.0, needs_broker=True, wipes="broker"),
+    Kind("stream_rolled_back", ("nats",), 0.0, 0.0, needs_broker=True, wipes="broker"),
+    Kind("store_flushed", ("valkey",), 0.0, 0.0, wipes="store"),
+    Kind("store_rolled_back", ("valkey",), 0.0, 0.0, wipes="store"),
+    Kind("poison_raises", ("events",), 4.0, 9.0),
+    Kind("poison_unwritable", ("events",), 4.0, 9.0),
+)
+
+
+class Fault(NamedTuple):
+    """One entry of the plan."""
+
+    at: float
+    kind: str
+    target: str
+    duration: float
+    #: For whatever the fault has to choose when it happens.
+    dice: float
+
+
+class Regime(NamedTuple):
+    """What a run may wipe, and how long PostgreSQL keeps what was applied.
+
+    What was wiped from both logs is lost for good, and readside says so; so a run either keeps
+    everything in PostgreSQL and wipes at will, or forgets quickly and wipes one side only.
+    """
+
+    settle_delay: float
+    wipes: frozenset[str]
+    #: Whether relay and projector are processes of their own.
+    separate: bool
+
+
+def regime(seed: int, broker: BrokerName) -> Regime:
+    """The regime of a seed: in turn all wipes, store only, all again, broker only."""
+    separate = broker == "nats" and seed % 3 == 0
+    if seed % 2 == 0:
+        return Regime(3600.0, frozenset({"store", "broker"}), separate)
+    if broker == "direct":
+        return Regime(2.0, frozenset(), separate)
+    return Regime(2.0, frozenset({"store" if seed % 4 == 1 else "broker"}), separate)
+
+
+def make_plan(
+    seconds: float, seed: int, broker: BrokerName, only: tuple[str, ...] = ()
+) -> list[Fault]:
+    """The faults of a run in order of time.
+
+    Every kind that fits comes once before any comes again; a quarter strike together with
+    the one before.
+    """
+    chance = random.Random(f"{seed} {broker}")
+    kinds = [kind for kind in KINDS if _fits(kind, seed, broker, only)]
+    wanted = max(3, round(seconds * 0.6))
+    gap = (seconds - 2 * _CALM) / wanted
+    plan: list[Fault] = []
+    busy: dict[str, float] = {}
+    deck: list[Kind] = []
+    at = _CALM
+    for number in range(wanted):
+        if number and chance.random() > 0.25:
+            at = _CALM + number * gap + chance.uniform(0, gap * 0.8)
+        if not deck:
+            deck = chance.sample(kinds, len(kinds))
+        fault = _place(deck, at, seconds, chance, busy, broker)
+        if fault is not None:
+            plan.append(fault)
+    return sorted(plan)
+
+
+def _fits(kind: Kind, seed: int, broker: BrokerName, only: tuple[str, ...]) -> bool:
+    allowed = regime(seed, broker).wipes
+    return (
+        (not only or kind.name in only)
+        and (broker == "nats" or not kind.needs_broker)
+        and (not kind.wipes or kind.wipes in allowed)
+    )
+
+
+def _place(
+    deck: list[Kind],
+    at: float,
+    seconds: float,
+    chance: random.Random,
+    busy: dict[str, float],
+    broker: BrokerName,
+) -> Fault | None:
+    for kind in deck:
+        targets = [target for target in kind.targets if broker == "nats" or target != "nats"]
+        target = chance.choice(targets)
+        lane = f"link {target}" if kind.name.startswith("link") else target
+        if busy.get(lane, 0.0) > at:
+            continue
+        duration = min(chance.uniform(kind.shortest, kind.longest), max(0.5, seconds - at))
+        busy[lane] = at + duration
+        deck.remove(kind)
+        return Fault(round(at, 2), kind.name, target, round(duration, 2), chance.random())
+    return None

@@ -1,0 +1,165 @@
+"""The report of a run, and what is kept of one that failed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from chaos.faults import Timeline
+from chaos.options import Options
+from chaos.plan import regime
+from chaos.verdicts import KINDS
+from chaos.world import World
+
+if TYPE_CHECKING:
+    from chaos.run import Outcome
+
+_SHORT = 30.0
+
+
+class Report:
+    """Everything worth telling."""
+
+    def __init__(
+        self,
+        options: Options,
+        timeline: Timeline,
+        outcome: Outcome,
+        logged: Counter[str],
+        notes: dict[str, Any],
+        world: World,
+    ) -> None:
+        self.options = options
+        self.outcome = outcome
+        self.faults: Counter[str] = Counter(kind for _, kind, *_ in timeline.entries)
+        felt: Counter[str] = Counter()
+        for _, kind, _, effect, _ in timeline.entries:
+            felt[kind] += effect
+        self.felt = {kind: felt[kind] for kind in sorted(self.faults)}
+        self.effects: dict[str, Any] = dict(logged) | notes
+        self.effects["connections_cut"] = sum(
+            proxy.cuts for node in world.nodes for proxy in node.proxies.values()
+        )
+        self.exits = {
+            child.name: child.unexpected for child in world.children() if child.unexpected
+        }
+        self.invalid = self._invalid()
+
+    def _invalid(self) -> list[str]:
+        """Why the run proves nothing, if so."""
+        reasons = [f"{kind} had no effect" for kind, effect in self.felt.items() if not effect]
+        if self.outcome.oracle.committed == 0:
+            reasons.append("nothing was committed")
+        if self.options.seconds >= _SHORT and not self.options.only:
+            reasons += [
+                f"no {name}"
+                for name in (
+                    "connections_cut",
+                    "writes_fenced",
+                    "retries",
+                    "leases_moved",
+                    "resends",
+                )
+                if not self.effects[name]
+            ]
+            if sum(self.faults.values()) < self.options.seconds / 2:
+                reasons.append("too few faults")
+        return reasons
+
+    def _expected(self) -> list[str]:
+        """The effects that a run of this kind has to have."""
+        expected = ["connections_cut", "retries", "leases_moved", "documents_parked"]
+        wipes = regime(self.options.seed, self.options.broker).wipes
+        if "store" in wipes:
+            expected.append("writes_fenced")
+        if "broker" in wipes or self.options.broker == "direct":
+            expected += ["holes_asked_for", "resends"]
+        return expected
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        died = any(not name.startswith(("writer", "observer")) for name in self.exits)
+        if self.outcome.verdicts.wrong or self.outcome.caught_up is None or died:
+            return 1
+        return 2 if self.invalid else 0
+
+    def data(self) -> dict[str, Any]:
+        """The report as one object."""
+        counts = self.outcome.verdicts.counts
+        return {
+            "seed": self.options.seed,
+            "broker": self.options.broker,
+            "seconds": self.options.seconds,
+            "committed": self.outcome.oracle.committed,
+            **{kind: counts[kind] for kind in KINDS},
+            "valid": not self.invalid,
+            "invalid_because": self.invalid,
+            "caught_up_after": self.outcome.caught_up and round(self.outcome.caught_up, 1),
+            "faults": dict(sorted(self.faults.items())),
+            "felt": self.felt,
+            "effects": self.effects,
+            "seen": dict(sorted(self.outcome.seen.items())),
+            "unexpected_exits": self.exits,
+            "before": self.outcome.before,
+            "after": self.outcome.after,
+            "examples": self.outcome.verdicts.examples,
+        }
+
+    def show(self, directory: Path) -> None:
+        """Print it: JSON on the last line; for people before it, unless only JSON is wanted."""
+        out = sys.stderr if self.options.json else sys.stdout
+        for example in self.outcome.verdicts.examples:
+            print(example, file=out)
+        for reason in self.invalid:
+            print(f"invalid: {reason}", file=out)
+        for name, codes in self.exits.items():
+            print(f"{name} ended by itself: {codes}", file=out)
+        if self.code == 1 and self.outcome.caught_up is None:
+            print(f"the read side did not catch up; see {directory}", file=out)
+        out.flush()
+        print(json.dumps(self.data()), flush=True)
+
+
+def save(directory: Path, dsn: str, timeline: Timeline, report: Report | None) -> None:
+    """Keep the timeline, the oracle and readside's notes beside the logs."""
+    entries = [" ".join(map(str, entry)) for entry in timeline.entries]
+    began = [
+        f"began {timeline.began}",
+        f"windows {timeline.windows}",
+        f"poisons {timeline.poisons}",
+    ]
+    (directory / "timeline.txt").write_text("\n".join([*began, *entries]) + "\n")
+    if report is not None:
+        (directory / "report.json").write_text(json.dumps(report.data(), indent=1))
+    for name, query in _TABLES.items():
+        _dump(directory / f"{name}.csv", dsn, query)
+
+
+_TABLES = {
+    "history": "SELECT * FROM chaos.history ORDER BY key, version",
+    "progress": "SELECT * FROM readside.progress ORDER BY 2, 3",
+    "capture": "SELECT * FROM readside.capture",
+    "leases": "SELECT * FROM readside.leases",
+    "rewinds": "SELECT * FROM readside.rewinds",
+    "parked_documents": "SELECT * FROM readside.parked_documents",
+    "slots": "SELECT * FROM pg_replication_slots",
+}
+
+
+def _dump(path: Path, dsn: str, query: str) -> None:
+    try:
+        with psycopg.connect(dsn, connect_timeout=3) as connection, path.open("wb") as file:
+            copied = connection.cursor().copy(
+                f"COPY ({query}) TO STDOUT (FORMAT csv, HEADER)".encode()
+            )
+            with copied as rows:
+                for row in rows:
+                    file.write(row)
+    except (psycopg.Error, OSError) as error:
+        path.write_text(f"not to be had: {error}\n")

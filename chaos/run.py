@@ -1,0 +1,243 @@
+"""One run: start, strike, heal, wait, judge."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from chaos.effects import noted, said
+from chaos.faults import Faults, Timeline
+from chaos.figures import figures
+from chaos.final import compare
+from chaos.options import Options
+from chaos.oracle import Oracle, read_oracle
+from chaos.parked import Operator
+from chaos.plan import Fault, make_plan
+from chaos.reaper import adopt_orphans
+from chaos.report import Report, save
+from chaos.sightings import States, check_observer, check_writer
+from chaos.verdicts import Verdicts
+from chaos.world import World
+
+_SETTLE = 2.0
+_SNAPSHOT_EVERY = 4.0
+_RATE_EVERY = 5.0
+_STOP_WRITERS = 45.0
+
+
+@dataclass
+class Outcome:
+    """What a run has found."""
+
+    oracle: Oracle
+    verdicts: Verdicts
+    seen: Counter[str]
+    #: Seconds until the read side had caught up; None if it never did.
+    caught_up: float | None
+    before: dict[str, Any] = field(default_factory=dict)
+    after: dict[str, Any] = field(default_factory=dict)
+
+
+async def run(options: Options) -> int:
+    """Run once; returns the exit code: 0 clean, 1 wrong, 2 invalid."""
+    adopt_orphans()
+    directory = Path(tempfile.mkdtemp(prefix="readside-chaos-"))
+    world = World(options, directory)
+    timeline = Timeline()
+    report: Report | None = None
+    try:
+        await world.start()
+        _say(f"seed {options.seed}, {options.broker}, {world.regime}; artefacts in {directory}")
+        outcome = await _Run(world, timeline).go()
+        report = Report(options, timeline, outcome, said(_logs(world)), noted(world.dsn), world)
+        return report.code
+    finally:
+        if report is None or report.code:
+            save(directory, world.dsn, timeline, report)
+        world.stop()
+        if report is not None:
+            report.show(directory)
+        _tidy(directory, options.keep, failed=report is None or report.code != 0)
+
+
+def _logs(world: World) -> list[Path]:
+    return [node.child.log for node in world.nodes]
+
+
+def _tidy(directory: Path, keep: Path | None, *, failed: bool) -> None:
+    if keep is not None:
+        shutil.copytree(
+            directory,
+            keep,
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns("postgres", "nats", "nats-copy-*", "valkey", "*.rdb"),
+        )
+    if failed:
+        for server in ("postgres", "nats", "valkey", *directory.glob("nats-copy-*")):
+            shutil.rmtree(directory / server, ignore_errors=True)
+        for snapshot in directory.glob("*.rdb"):
+            snapshot.unlink()
+        _say(f"artefacts are in {keep or directory}")
+    if keep is not None or not failed:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+class _Run:
+    """The phases of a run."""
+
+    def __init__(self, world: World, timeline: Timeline) -> None:
+        self._world = world
+        self._timeline = timeline
+        self._options = world.options
+        self._stopping = asyncio.Event()
+        self._operator = Operator(world)
+
+    async def go(self) -> Outcome:
+        """Do everything, and judge."""
+        await asyncio.sleep(_SETTLE)
+        before = figures(self._world)
+        helpers = [
+            asyncio.create_task(self._tend()),
+            asyncio.create_task(self._snapshots()),
+            asyncio.create_task(self._rates()),
+            asyncio.create_task(self._operator.work()),
+        ]
+        try:
+            await self._strike()
+            _say("healing: nothing fails from now on")
+            await self._end_writers()
+            caught_up, verdicts = await self._catch_up()
+            await self._check_helpers(helpers)
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+        after = figures(self._world)
+        for observer in self._world.observers:
+            observer.terminate(5.0)
+        oracle = read_oracle(self._world.dsn)
+        seen = self._sightings(oracle, verdicts)
+        return Outcome(oracle, verdicts, seen, caught_up, before, after)
+
+    async def _check_helpers(self, helpers: list[asyncio.Task[None]]) -> None:
+        for helper in helpers:
+            if helper.done():
+                helper.result()
+
+    async def _strike(self) -> None:
+        options = self._options
+        plan = make_plan(options.seconds, options.seed, options.broker, options.only)
+        self._timeline.began = began = time.time()
+        faults = Faults(self._world, self._timeline, self._stopping)
+        tasks: list[asyncio.Task[None]] = []
+        for fault in plan:
+            await asyncio.sleep(max(0.0, began + fault.at - time.time()))
+            tasks.append(asyncio.create_task(self._one(faults, fault)))
+        await asyncio.sleep(max(0.0, began + options.seconds - time.time()))
+        self._stopping.set()
+        await asyncio.gather(*tasks)
+
+    async def _one(self, faults: Faults, fault: Fault) -> None:
+        try:
+            await faults.strike(fault)
+        except (OSError, psycopg.Error) as error:
+            self._timeline.note(fault, 0, f"could not be done: {error!r}")
+
+    async def _tend(self) -> None:
+        while True:
+            for name in self._world.tend():
+                _say(f"         {name} ended by itself and was started again")
+            await asyncio.sleep(0.3)
+
+    async def _snapshots(self) -> None:
+        for number in itertools.count():
+            await asyncio.to_thread(self._world.servers.snapshot)
+            if number % 3 == 0 and "broker" in self._world.regime.wipes:
+                await asyncio.to_thread(self._world.servers.copy_log)
+            await asyncio.sleep(_SNAPSHOT_EVERY)
+            if self._stopping.is_set():
+                return
+
+    async def _rates(self) -> None:
+        last = 0
+        while not self._stopping.is_set():
+            await asyncio.sleep(_RATE_EVERY)
+            try:
+                async with asyncio.timeout(3):
+                    connection: Any = await psycopg.AsyncConnection.connect(
+                        self._world.dsn, connect_timeout=2
+                    )
+                    async with connection:
+                        found = await connection.execute("SELECT sum(version) FROM chaos.keys")
+                        total = int((await found.fetchone())[0])
+            except (psycopg.Error, TimeoutError, OSError):
+                _say("         PostgreSQL does not answer")
+                continue
+            _say(f"         {total} events committed, {(total - last) / _RATE_EVERY:.0f}/s")
+            last = total
+
+    async def _end_writers(self) -> None:
+        for node in self._world.nodes:
+            node.child.resume()
+            node.child.start()
+        codes = await asyncio.gather(
+            *(asyncio.to_thread(w.terminate, _STOP_WRITERS) for w in self._world.writers)
+        )
+        if any(code is None for code in codes):
+            _say("         a writer did not end by itself and was killed")
+        for tag in self._timeline.poisons:
+            (self._world.mended / tag).touch()
+            self._timeline.poisons[tag][2] = self._timeline.poisons[tag][2] or time.time()
+
+    async def _catch_up(self) -> tuple[float | None, Verdicts]:
+        """Wait until the read store is as the oracle says and stays so, or patience ends."""
+        began = time.monotonic()
+        oracle = read_oracle(self._world.dsn)
+        url = self._world.servers.address("valkey")
+        calm: float | None = None
+        while True:
+            verdicts = await asyncio.to_thread(compare, url, oracle)
+            now = time.monotonic()
+            if verdicts.wrong:
+                calm = None
+            elif calm is None:
+                calm = now
+                _say(f"caught up after {now - began:.1f} s")
+            elif now - calm > _SETTLE:
+                return calm - began, verdicts
+            if now - began > self._options.patience:
+                return None, verdicts
+            await asyncio.sleep(0.5)
+
+    def _sightings(self, oracle: Oracle, verdicts: Verdicts) -> Counter[str]:
+        states = States(oracle)
+        seen: Counter[str] = Counter()
+        directory = self._world.directory
+        for observer in self._world.observers:
+            path = directory / f"{observer.name}.journal"
+            seen += check_observer(path, states, self._timeline.windows, verdicts)
+        for writer in self._world.writers:
+            path = directory / f"{writer.name}.journal"
+            seen += check_writer(path, states, verdicts)
+        seen["parked_documents_retried"] = self._operator.retried
+        seen["parked_events_applied_by_retry"] = self._operator.applied
+        seen["operators_refused"] = self._operator.refused
+        seen["operators_killed"] = self._operator.killed
+        with suppress(KeyError):
+            del seen[""]
+        return seen

@@ -1,0 +1,199 @@
+"""Everything that runs in one chaos run: servers, proxies, readside processes, writers, observers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from chaos.options import Options
+from chaos.plan import Regime, regime
+from chaos.process import Child
+from chaos.proxy import Proxy
+from chaos.reaper import bury
+from chaos.servers import Servers
+from chaos.workload import KEYS, SCHEMA
+
+PARTITIONS = 4
+_WRITERS = 3
+_ROOT = Path(__file__).parent.parent
+_URLS = {"postgres": "WRITE_STORE", "nats": "BROKER", "valkey": "READ_STORE"}
+
+
+class Node:
+    """A `readside run` process with proxies of its own to every server."""
+
+    def __init__(self, name: str, role: str, proxies: dict[str, Proxy]) -> None:
+        self.name = name
+        self.role = role
+        self.proxies = proxies
+        self.child: Child = None  # type: ignore[assignment]  # made when the ports are known
+
+
+class World:
+    """Starts everything, hands it out, and ends it."""
+
+    def __init__(self, options: Options, directory: Path) -> None:
+        self.options = options
+        self.directory = directory
+        self.regime: Regime = regime(options.seed, options.broker)
+        self.servers = Servers(directory, nats=options.broker == "nats")
+        self.mended = directory / "mended"
+        self.temporary = directory / "tmp"
+        self.nodes: list[Node] = []
+        self.writers: list[Child] = []
+        self.observers: list[Child] = []
+
+    def children(self) -> Iterator[Child]:
+        """All child processes but the servers."""
+        yield from (node.child for node in self.nodes)
+        yield from self.writers
+        yield from self.observers
+
+    def proxies(self, server: str) -> list[Proxy]:
+        """The proxies in front of a server, one a node."""
+        return [node.proxies[server] for node in self.nodes]
+
+    async def start(self) -> None:
+        """Start servers, install, start readside and its users."""
+        self.mended.mkdir()
+        self.temporary.mkdir()
+        await self.servers.start()
+        dsn = self.dsn
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            await connection.execute(SCHEMA.encode())
+            await connection.execute(
+                "INSERT INTO chaos.keys (key) SELECT unnest(%s::text[])", [list(KEYS)]
+            )
+        await self._install()
+        for name, role in self._roles():
+            await self._add_node(name, role)
+        for node in self.nodes:
+            node.child.start()
+        self._add_users()
+        for child in (*self.observers, *self.writers):
+            child.start()
+
+    async def _install(self) -> None:
+        command = [sys.executable, "-m", "readside", "init", "chaos.app:app"]
+        process = await asyncio.create_subprocess_exec(*command, env=self.environment())
+        if await process.wait():
+            raise RuntimeError("readside init failed")
+
+    @property
+    def dsn(self) -> str:
+        """PostgreSQL, not through a proxy."""
+        return self.servers.address("postgres")
+
+    def _roles(self) -> list[tuple[str, str]]:
+        if self.options.broker == "direct":
+            return [("one", "all"), ("two", "all")]
+        if self.regime.separate:
+            return [
+                ("relay1", "relay"),
+                ("relay2", "relay"),
+                ("projector1", "projector"),
+                ("projector2", "projector"),
+            ]
+        return [("one", "all"), ("two", "all"), ("three", "projector")]
+
+    async def _add_node(self, name: str, role: str) -> None:
+        proxies = {
+            server: Proxy(f"{name}/{server}", self.servers[server].port)
+            for server in self.servers.servers
+        }
+        environment = self.environment()
+        for server, proxy in proxies.items():
+            await proxy.open()
+            url = self.servers.address(server)
+            environment[f"READSIDE_{_URLS[server]}"] = url.replace(
+                f":{self.servers[server].port}", f":{proxy.port}"
+            )
+        node = Node(name, role, proxies)
+        node.child = Child(
+            name,
+            [sys.executable, "-m", "readside", "run", "chaos.app:app", "--role", role],
+            self.directory / f"node-{name}.log",
+            environment,
+        )
+        self.nodes.append(node)
+
+    def environment(self) -> dict[str, str]:
+        """The environment of children that talk to the servers directly."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("READSIDE_", "PG"))}
+        source = [str(self.options.source)] if self.options.source else []
+        settings = {
+            "PYTHONPATH": os.pathsep.join([*source, str(_ROOT)]),
+            "PYTHONUNBUFFERED": "1",
+            "TMPDIR": str(self.temporary),
+            "CHAOS_MENDED": str(self.mended),
+            "READSIDE_PARTITIONS": str(PARTITIONS),
+            "READSIDE_SETTLE_DELAY": str(self.regime.settle_delay),
+            "READSIDE_WRITE_STORE": self.dsn,
+            "READSIDE_READ_STORE": self.servers.address("valkey"),
+            "READSIDE_BROKER": "direct:",
+        }
+        if self.options.broker == "nats":
+            settings["READSIDE_BROKER"] = self.servers.address("nats")
+        return kept | settings
+
+    def _add_users(self) -> None:
+        python, environment = sys.executable, self.environment()
+        rate = str(self.options.rate / _WRITERS)
+        for number in range(_WRITERS):
+            name = f"writer-{number}"
+            arguments = [python, "-m", "chaos.writer", name, rate]
+            seed = f"{self.options.seed}{number}"
+            journal = str(self.directory / f"{name}.journal")
+            log = self.directory / f"{name}.log"
+            self.writers.append(Child(name, [*arguments, seed, journal], log, environment))
+        for number in range(2):
+            name = f"observer-{number}"
+            journal = str(self.directory / f"{name}.journal")
+            arguments = [python, "-m", "chaos.observer", self.servers.address("valkey"), journal]
+            self.observers.append(
+                Child(name, arguments, self.directory / f"{name}.log", environment)
+            )
+
+    def tend(self) -> list[str]:
+        """Bury orphans and start again what ended by itself; return its names."""
+        bury({child.pid for child in self.children()} | self.servers.pids())
+        return [child.name for child in self.children() if child.tend()]
+
+    async def relay(self) -> Node | None:
+        """The node whose relay holds the slot now, or None where that cannot be told."""
+        try:
+            async with asyncio.timeout(2):
+                ports = await self._slot_ports()
+        except (psycopg.Error, TimeoutError, OSError):
+            return None
+        for node in self.nodes:
+            if ports & node.proxies["postgres"].local_ports():
+                return node
+        return None
+
+    async def _slot_ports(self) -> set[int]:
+        connection: Any = await psycopg.AsyncConnection.connect(
+            self.dsn, autocommit=True, connect_timeout=2
+        )
+        async with connection:
+            found = await connection.execute(
+                "SELECT a.client_port FROM pg_replication_slots s"
+                " JOIN pg_stat_activity a ON a.pid = s.active_pid"
+            )
+            return {row[0] for row in await found.fetchall()}
+
+    def stop(self) -> None:
+        """End everything."""
+        for child in self.children():
+            child.kill()
+        for node in self.nodes:
+            for proxy in node.proxies.values():
+                proxy.close()
+        self.servers.stop()
+        bury(set())

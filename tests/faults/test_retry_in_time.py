@@ -1,0 +1,82 @@
+"""A retry may not overtake events that the projector has to apply again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import readside
+from readside.adapters.postgres.session import Session
+from readside.operate.dead_letters import DeadLetters
+from readside.ports.probe import listening
+
+
+class Added(readside.Event, key="id", type="retry.added"):
+    id: str
+    number: int
+
+
+class Numbers(readside.View):
+    numbers: list[int]
+
+
+class Died(Exception):  # noqa: N818 - what happened, not an error
+    """The process was killed here."""
+
+
+@pytest.fixture
+async def world(make_app: Any, broker_url: str) -> Any:
+    app = make_app(broker_url)
+    mended: list[bool] = []
+    numbers = app.projection(f"{app.name}-numbers", Numbers)
+
+    @numbers.on
+    def added(event: Added, view: Numbers | None) -> Numbers:
+        if event.number == 3 and not mended:
+            raise ValueError(event.number)
+        return Numbers([*(view.numbers if view else []), event.number])
+
+    await (await app.runtime()).install()
+    yield app, numbers, mended
+    await app.close()
+
+
+async def retry(app: Any, numbers: Any) -> list[str]:
+    runtime = await app.runtime()
+    session = Session((await runtime.addresses()).write_store, "retry")
+    letters = DeadLetters(session, app.name)
+    try:
+        store = await runtime.store()
+        return [
+            (await letters.retry(document, numbers, store)).error
+            for document in await letters.find()
+        ]
+    finally:
+        await letters.close()
+
+
+async def test_a_retry_waits_for_what_was_to_be_applied_before(world: Any, run: Any) -> None:
+    app, numbers, mended = world
+    parked = asyncio.Event()
+
+    def die(moment: str) -> None:
+        if moment == "projector.parked":
+            parked.set()
+            raise Died
+
+    async with app.transaction() as tx:
+        tx.record(*(Added("a", number) for number in (1, 2, 3, 4)))
+    with listening(die):
+        async with run(app):
+            await parked.wait()
+    mended.append(True)
+    (error,) = await retry(app, numbers)
+    assert "still has to bring what comes before" in error
+    async with run(app):
+        while any(await retry(app, numbers)):
+            pass
+        async with app.transaction() as tx:
+            tx.record(Added("a", 5))
+        assert await numbers.get("a", after=tx.token, timeout=60) == Numbers([1, 2, 3, 4, 5])
