@@ -37,6 +37,8 @@ class Survey(NamedTuple):
     #: The lowest position which every registered projection has applied; None if one never started.
     applied: Position | None
     rewinds: tuple[Rewind, ...]
+    #: Seconds since the store was last seen to have it, for the unit where that is longest ago.
+    age: float = 0.0
 
 
 class Shipped(NamedTuple):
@@ -88,6 +90,8 @@ class Progress(NamedTuple):
     rate: float
     #: The lease's, so that a worker which wakes up late does not speak for its successor.
     token: int = 0
+    #: Seconds since the store was last seen to be there: what nobody has seen since may be gone.
+    age: float = 0.0
 
 
 class ProjectorLedger(Protocol):

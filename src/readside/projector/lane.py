@@ -96,6 +96,8 @@ class Lane:
         self.detail = ""
         self.applied = 0
         self._known = False
+        #: When the store was last seen to be at this lane's checkpoint.
+        self.verified_at = around.clock.now()
         #: Set while this lane listens to the broker, or has tried to.
         self.subscribed = asyncio.Event()
 
@@ -179,13 +181,14 @@ class Lane:
         """Begin at the store's checkpoint, and put our token there: older owners are fenced off."""
         unit, store = self.lease.unit, self._around.store
         history = await self._around.ledger.history()
+        asked_at = self._clock.now()
         found = (await store.checkpoints(unit.projection, [unit.partition])).get(unit.partition)
         self._found = found
         await self._outbid(found)
         await self._check(found, history)
         start = found or Checkpoint(history.origin, 0, "", 0)
         self._checkpoint = start._replace(token=self.lease.token)
-        self._known = True
+        self._verified(asked_at)
         if found == self._checkpoint:
             return
         claim = Batch(unit.projection, unit.partition, found, self._checkpoint, ())
@@ -264,13 +267,14 @@ class Lane:
         last = records[-1]
         offset = last.offset or self._checkpoint.offset
         checkpoint = Checkpoint(last.position, last.nth, offset, self.lease.token)
+        asked_at = self._clock.now()
         if self._careful:
             async with self._around.trial:
                 await self._apply_carefully(last, checkpoint)
         else:
             await self._folds.apply(records, self._checkpoint, checkpoint)
         self._checkpoint = checkpoint
-        self._known = True
+        self._verified(asked_at)
         self.applied += len(records)
         self._careful = max(0, self._careful - 1)
         probe("projector.applied")
@@ -300,6 +304,11 @@ class Lane:
             await survived()  # it was a server, not the record
             raise
 
+    def _verified(self, asked_at: float) -> None:
+        """The store, asked at that time, has shown that it is where this lane believes it to be."""
+        self._known = True
+        self.verified_at = asked_at
+
     async def _be_well(self) -> None:
         """A next record was applied: no hole here, and nothing lost."""
         self._healing.applied()
@@ -327,10 +336,12 @@ class Lane:
         unit = self.lease.unit
         checkpoint = self._checkpoint._replace(position=position)
         batch = Batch(unit.projection, unit.partition, self._checkpoint, checkpoint, ())
+        asked_at = self._clock.now()
         if await self._around.store.apply(batch) is not Outcome.APPLIED:
             raise FencedError("the checkpoint is not as it was left")
         self._checkpoint = checkpoint
         self._looked_at = self._clock.now()
+        self._verified(asked_at)
         probe("projector.moved_on")
         await self._be_well()
 
@@ -340,10 +351,11 @@ class Lane:
             return
         self._looked_at = self._clock.now()
         unit = self.lease.unit
+        asked_at = self._clock.now()
         found = await self._around.store.checkpoints(unit.projection, [unit.partition])
         if found.get(unit.partition) != self._checkpoint:
             raise FencedError("the checkpoint in the store is not as it was left")
-        self._known = True
+        self._verified(asked_at)
 
     async def _heal(self, reason: str) -> None:
         unit, now = self.lease.unit, self._clock.now()
@@ -372,4 +384,5 @@ class Lane:
             return None
         position, nth, _, _ = self._checkpoint
         token = self.lease.token
-        return Progress(self.lease.unit, position, nth, self.state, self.detail, rate, token)
+        age = self._clock.now() - self.verified_at
+        return Progress(self.lease.unit, position, nth, self.state, self.detail, rate, token, age)

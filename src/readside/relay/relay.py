@@ -221,16 +221,21 @@ class Relay:
                 await self._ledger.answer(wish, reachable=False)
 
     def _ripe(self, survey: Survey, epoch: int) -> Position | None:
-        """The lowest position that was applied at least `settle_delay` ago."""
+        """The lowest position that was applied, and seen to be there `settle_delay` later.
+
+        While a store is away, nothing ripens: it may come back as it was some time before.
+        """
         now = self._clock.now()
+        before = now - survey.age - self._settings.settle_delay
         if survey.applied is None or survey.applied.epoch != epoch:
             self._applied.clear()
             return None
         while self._applied and self._applied[-1][1] > survey.applied:
             self._applied.pop()  # a read store went back in time
-        self._applied.append((now, survey.applied))
+        if not self._applied or self._applied[-1][1] < survey.applied:
+            self._applied.append((now, survey.applied))
         ripe = None
-        while self._applied and self._applied[0][0] <= now - self._settings.settle_delay:
+        while self._applied and self._applied[0][0] <= before:
             ripe = self._applied.popleft()[1]
         return ripe
 

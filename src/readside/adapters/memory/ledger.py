@@ -70,6 +70,13 @@ class MemoryLedger:
         needed = [Unit(name, n) for name in tables.projections for n in range(notes.partitions)]
         # Nothing is kept back for what is lost: it cannot be healed from here any more.
         found = [tables.progress.get(unit) for unit in needed]
+        seen = [
+            tables.verified[progress.unit]
+            for progress in found
+            if progress is not None and progress.state != "lost"
+        ]
+        now = self._database.now()
+        age = now - min(seen, default=now)
         reached = [
             progress.position if progress is not None else BEGINNING
             for progress in found
@@ -82,7 +89,7 @@ class MemoryLedger:
             for unit, asked in tables.rewinds.items()
             if asked.reachable is None
         ]
-        return Survey(applied, tuple(rewinds))
+        return Survey(applied, tuple(rewinds), age)
 
     async def answer(self, rewind: Rewind, *, reachable: bool) -> None:
         """See ports.ledger."""
@@ -110,6 +117,7 @@ class MemoryLedger:
             before = tables.progress.get(reported.unit)
             if before is None or before.token <= reported.token:
                 tables.progress[reported.unit] = reported
+                tables.verified[reported.unit] = self._database.now() - reported.age
 
     async def wish(self, rewind: Rewind) -> None:
         """See ports.ledger."""

@@ -213,11 +213,13 @@ class PostgresLedger:
     async def survey(self) -> Survey:
         """See ports.ledger."""
         async with self._session.connection() as connection:
-            ((lowest,),) = await rows(
+            ((lowest, age),) = await rows(
                 connection,
                 # Nothing is kept back for what is lost: it cannot be healed from here any more.
                 "SELECT min(coalesce(g.position, ''))"
-                " FILTER (WHERE coalesce(g.state, '') <> 'lost') FROM readside.capture c"
+                " FILTER (WHERE coalesce(g.state, '') <> 'lost'),"
+                " greatest(0, extract(epoch FROM clock_timestamp() - min(g.verified_at)"
+                " FILTER (WHERE g.state <> 'lost')))::float8 FROM readside.capture c"
                 " JOIN readside.projections p USING (app)"
                 " CROSS JOIN generate_series(0, c.partitions - 1) n"
                 " LEFT JOIN readside.progress g ON g.app = p.app AND g.projection = p.projection"
@@ -233,7 +235,7 @@ class PostgresLedger:
         rewinds = tuple(
             Rewind(Unit(name, number), Position.decode(after)) for name, number, after in wishes
         )
-        return Survey(Position.decode(lowest) if lowest else None, rewinds)
+        return Survey(Position.decode(lowest) if lowest else None, rewinds, age or 0.0)
 
     async def answer(self, rewind: Rewind, *, reachable: bool) -> None:
         """See ports.ledger."""
@@ -272,14 +274,19 @@ class PostgresLedger:
             [row.detail for row in progress],
             [row.rate for row in progress],
             [row.token for row in progress],
+            [row.age for row in progress],
         ]
         await self._session.query(
             "INSERT INTO readside.progress AS p (app, projection, partition, position, nth, state,"
-            " detail, rate, token) SELECT %s, * FROM unnest(%s::text[], %s::int[],"
-            " %s::text[], %s::bigint[], %s::text[], %s::text[], %s::float8[], %s::bigint[])"
+            " detail, rate, token, verified_at) SELECT %s, projection, partition, position, nth,"
+            " state, detail, rate, token, clock_timestamp() - make_interval(secs => age)"
+            " FROM unnest(%s::text[], %s::int[], %s::text[], %s::bigint[], %s::text[], %s::text[],"
+            " %s::float8[], %s::bigint[], %s::float8[])"
+            " AS u(projection, partition, position, nth, state, detail, rate, token, age)"
             " ON CONFLICT (app, projection, partition) DO UPDATE SET position = excluded.position,"
             " nth = excluded.nth, state = excluded.state, detail = excluded.detail,"
-            " rate = excluded.rate, token = excluded.token, updated_at = clock_timestamp()"
+            " rate = excluded.rate, token = excluded.token, updated_at = clock_timestamp(),"
+            " verified_at = excluded.verified_at"
             " WHERE p.token <= excluded.token",
             [self._app, *columns],
         )

@@ -201,6 +201,19 @@ class LedgerContract(ABC):
         await ledger.report([progress(units[0], Position(capture.epoch, 200, 0))])
         assert (await ledger.survey()).applied == Position(capture.epoch, 200, 0)
 
+    async def test_a_survey_is_as_old_as_the_oldest_look_at_a_store(self, ledger: Ledger) -> None:
+        capture = await ledger.register(self.app, ["a"])
+        reports = [
+            progress(Unit("a", n), Position(capture.epoch, 500, 1))._replace(age=1000.0)
+            for n in range(capture.partitions)
+        ]
+        await ledger.report(reports)
+        assert 1000 <= (await ledger.survey()).age < 2000
+        await ledger.report([report._replace(age=0.0) for report in reports[1:]])
+        assert 1000 <= (await ledger.survey()).age < 2000
+        await ledger.report([report._replace(age=0.0) for report in reports])
+        assert 0 <= (await ledger.survey()).age < 1000
+
     async def test_positions_are_compared_as_positions(self, ledger: Ledger) -> None:
         capture = await ledger.register(self.app, ["a"])
         for low, high in (

@@ -37,6 +37,8 @@ CREATE TABLE readside.progress (
     rate          double precision NOT NULL,
     token         bigint NOT NULL,
     updated_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- When the read store was last seen to be there.
+    verified_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (app, projection, partition)
 ) WITH (fillfactor = 50);
 
