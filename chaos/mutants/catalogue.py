@@ -22,6 +22,7 @@ class Mutant(NamedTuple):
 
 
 _CORE = "tests:tests/core"
+_STAGES = "tests:tests/stages"
 _STORE = "chaos:nats:2:projector_kill,valkey_kill,store_flushed,store_rolled_back"
 _STREAM = "chaos:nats:2:stream_purged,stream_deleted,relay_kill"
 _POISON = "chaos:nats:2:poison_raises,projector_kill,link_cut"
@@ -70,7 +71,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "relay/relay.py",
         "bookmark = shipping.settling.settle(self._ripe(survey, shipping.epoch))",
         "bookmark = shipping.settling.force()",
-        (_DIRECT, _STREAM),
+        (_STAGES, _DIRECT, _STREAM),
     ),
     Mutant(
         "predecessor not checked",
@@ -97,21 +98,21 @@ MUTANTS: tuple[Mutant, ...] = (
         "                expected = checkpoint\n"
         "            batch = Batch(*self._unit, expected, checkpoint, folded.writes, parked)\n"
         "            outcome = await self._store.apply(batch)\n",
-        ("tests:tests/faults --deselect tests/faults/test_chaos_smoke.py", _POISON),
+        (_STAGES, _POISON),
     ),
     Mutant(
         "later events of a parked document not held back",
         "projector/folds.py",
-        "free = [step for step in steps if step.key not in parked] if parked else steps",
-        "free = steps",
-        ("tests:tests/acceptance -k park", _POISON),
+        "return hold is not None and step.record.position >= hold.since",
+        "return hold is None and False",
+        (_STAGES, _POISON),
     ),
     Mutant(
         "lost tail not noticed",
         "projector/lane.py",
         "        if watermark.last <= position:\n",
         "        if watermark.last <= position or True:\n",
-        (_STREAM, _DIRECT),
+        (_STAGES, _STREAM, _DIRECT),
     ),
     Mutant(
         "bookmark in the middle of a transaction",
@@ -174,7 +175,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "            pass\n",
         (
             "tests:tests/acceptance",
-            "tests:tests/faults --deselect tests/faults/test_chaos_smoke.py",
+            _STAGES,
         ),
     ),
     Mutant(

@@ -9,23 +9,27 @@ from collections import Counter
 from readside.core.errors import UnavailableError
 from readside.testing.world import here
 
-#: Calls that cannot fail: they are no I/O.
+#: Calls that cannot fail: they are no I/O. Without a broker, those to it neither.
 _SAFE = ("clock.",)
+_SAFE_WITHOUT_BROKER = (*_SAFE, "broker.", "subscription.")
 
 
 class Network:
     """See readside.testing.faults.Gate."""
 
-    def __init__(self, chance: random.Random, faults: tuple[str, ...], rate: float) -> None:
+    def __init__(
+        self, chance: random.Random, faults: tuple[str, ...], rate: float, *, direct: bool
+    ) -> None:
         self._chance = chance
         self._faults = [fault for fault in ("refused", "unanswered", "slow") if fault in faults]
         self._rate = rate
+        self._safe = _SAFE_WITHOUT_BROKER if direct else _SAFE
         self.calm = True
         self.happened: Counter[str] = Counter()
 
     def _draw(self, call: str, *wanted: str) -> str:
         possible = [fault for fault in self._faults if fault in wanted]
-        if self.calm or not possible or call.startswith(_SAFE):
+        if self.calm or not possible or call.startswith(self._safe):
             return ""
         if self._chance.random() >= self._rate:
             return ""

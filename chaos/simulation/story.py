@@ -56,7 +56,12 @@ class _Story:
 
     async def live(self) -> Outcome:
         drawn = self._plan
-        network = Network(random.Random(f"network {self._seed}"), drawn.faults, drawn.rate)
+        network = Network(
+            random.Random(f"network {self._seed}"),
+            drawn.faults,
+            drawn.rate,
+            direct=drawn.shape.direct,
+        )
         every = projections()
         world = World({name: every[name] for name in drawn.projections}, drawn.shape, network)
         nemesis = Nemesis(world, random.Random(f"nemesis {self._seed}"), drawn.faults)

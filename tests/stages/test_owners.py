@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from readside.core.errors import UnavailableError
 from readside.testing.clock import run
+from readside.testing.moments import DiedError
 from readside.testing.workload import differences
 from readside.testing.world import Shape
 
@@ -150,5 +152,73 @@ def test_everybody_leaves_and_comes_back(tell):
             world.start()
             await told.end()
             assert differences(world) == []
+
+    run(story())
+
+
+class Full:
+    """A store that answers no load while it is full."""
+
+    def __init__(self):
+        self.full = False
+
+    async def before(self, call):
+        if self.full and call == "store.load":
+            raise UnavailableError("OOM command not allowed")
+
+    async def after(self, call):
+        pass
+
+
+def test_a_store_that_hiccups_after_deaths_makes_nobody_a_suspect(tell):
+    """What a process tries again and again, and survives, does not kill processes."""
+
+    async def story():
+        async with tell() as told:
+            world = told.world
+            world.gate = gate = Full()
+            world.start(projector=False)
+            await told.write(2)
+            gate.full = True
+            process = world.start(relay=False)
+            await told.write(3)
+            await process.kill()
+            world.processes.remove(process)
+            await told.write(6, pause=1)
+            world.start(relay=False)
+            await told.write(3)
+            await world.clock.sleep(20)
+            assert {lease.starts for lease in world.database.tables.leases.values()} == {2}
+            gate.full = False
+            await told.end()
+            assert not world.database.tables.parked_documents
+
+    run(story())
+
+
+def test_an_event_that_kills_every_process_is_parked_by_itself(tell):
+    async def story():
+        async with tell() as told:
+            world = told.world
+            deadly = world.projections["count"].routes["thing.wrote"]
+            handler, victim = deadly.handler, set()
+
+            def kill(event, view):
+                if event.n == 20:
+                    world.die()
+                    victim.add(event.id)
+                    raise DiedError
+                return handler(event, view)
+
+            deadly.handler = kill
+            world.start(projector=False)
+            world.start(relay=False)
+            await told.write(12)
+            await world.clock.sleep(60)
+            await told.end()
+            parked = {
+                (unit.projection, key) for unit, key in world.database.tables.parked_documents
+            }
+            assert parked == {("count", key) for key in victim}
 
     run(story())

@@ -132,6 +132,33 @@ def test_what_a_store_lost_again_is_not_forgotten_meanwhile(tell):
     run(story())
 
 
+@pytest.mark.parametrize("direct", [False, True], ids=["log-wiped", "direct"])
+@pytest.mark.parametrize("absence", [0.0, 3.0, 15.0])
+def test_a_store_that_crashed_comes_back_a_second_older(tell, direct, absence):
+    """Redis with appendfsync everysec: the source must not count the time of the absence."""
+
+    async def story():
+        async with tell(Shape(direct=direct, settle_delay=5.0)) as told:
+            world = told.world
+            world.start()
+            await told.write(20)
+            await told.in_step()
+            backup = world.library.backup()
+            await told.write(3)
+            await told.in_step()
+            world.library.stop()
+            await world.clock.sleep(absence)
+            world.library.roll_back(backup)
+            if not direct:
+                world.log.wipe()
+            world.library.start()
+            await told.write(3)
+            await told.end()
+            assert not any(world.library.shelves.halted.values())
+
+    run(story())
+
+
 def test_a_batch_that_breaks_off_anywhere(tell):
     """Documents one by one, the checkpoint last: each document knows what it contains."""
 

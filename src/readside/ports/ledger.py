@@ -34,7 +34,8 @@ Rewind = Wish
 class Survey(NamedTuple):
     """What the relay has to know about the projectors."""
 
-    #: The lowest position which every registered projection has applied; None if one never started.
+    #: The lowest position which every registered projection has applied durably; None if one
+    #: never started.
     applied: Position | None
     rewinds: tuple[Rewind, ...]
 
@@ -80,6 +81,8 @@ class Progress(NamedTuple):
 
     unit: Unit
     position: Position
+    #: What the store will not forget any more; None while this worker does not know.
+    durable: Position | None
     nth: int
     #: following, healing, retrying, or lost.
     state: str

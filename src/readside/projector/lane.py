@@ -12,6 +12,7 @@ from readside.core.backoff import Backoff
 from readside.core.batching import Limits
 from readside.core.chain import Head, Verdict, judge
 from readside.core.complaints import Complaints
+from readside.core.durability import Durability
 from readside.core.errors import (
     FencedError,
     HandlerError,
@@ -64,7 +65,11 @@ class Surroundings:
     clock: Clock
     #: Shared, so that one broken server is one complaint and not one a partition.
     complaints: Complaints = field(default_factory=Complaints)
+    #: Of the records under suspicion one is tried at a time, or a death would convict all of them.
+    trial: asyncio.Lock = field(default_factory=asyncio.Lock)
     limits: Limits = _LIMITS
+    #: Seconds in which the store brings to disk, and to its replicas, what it was given.
+    settle_delay: float = 5.0
 
 
 class Lane:
@@ -82,6 +87,7 @@ class Lane:
         self._folds = Folds(lease.unit, Folder(projection), around.store, around.parking)
         self._checkpoint = Checkpoint(BEGINNING, 0, "", lease.token)
         self._found: Checkpoint | None = None
+        self._durability = Durability(around.settle_delay)
         self._healing = Healing()
         self._complaints = around.complaints
         self._patience = Backoff(first=10.0, longest=600.0)
@@ -184,6 +190,8 @@ class Lane:
         start = found or Checkpoint(history.origin, 0, "", 0)
         self._checkpoint = start._replace(token=self.lease.token)
         self._known = True
+        self._durability = Durability(self._around.settle_delay)
+        self._durability.went_to(self._checkpoint.position, self._clock.now())
         if found == self._checkpoint:
             return
         claim = Batch(unit.projection, unit.partition, found, self._checkpoint, ())
@@ -263,11 +271,11 @@ class Lane:
         offset = last.offset or self._checkpoint.offset
         checkpoint = Checkpoint(last.position, last.nth, offset, self.lease.token)
         if self._careful:
-            await self._apply_carefully(last, checkpoint)
+            async with self._around.trial:
+                await self._apply_carefully(last, checkpoint)
         else:
             await self._folds.apply(records, self._checkpoint, checkpoint)
-        self._checkpoint = checkpoint
-        self._known = True
+        self._went_to(checkpoint)
         self.applied += len(records)
         self._careful = max(0, self._careful - 1)
         probe("projector.applied")
@@ -326,10 +334,15 @@ class Lane:
         batch = Batch(unit.projection, unit.partition, self._checkpoint, checkpoint, ())
         if await self._around.store.apply(batch) is not Outcome.APPLIED:
             raise FencedError("the checkpoint is not as it was left")
-        self._checkpoint = checkpoint
-        self._looked_at = self._clock.now()
+        self._went_to(checkpoint)
         probe("projector.moved_on")
         await self._be_well()
+
+    def _went_to(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        now = self._looked_at = self._clock.now()
+        self._durability.seen(now)
+        self._durability.went_to(checkpoint.position, now)
 
     async def _look(self) -> None:
         """While idle, see whether the store still is as it was left."""
@@ -340,7 +353,7 @@ class Lane:
         found = await self._around.store.checkpoints(unit.projection, [unit.partition])
         if found.get(unit.partition) != self._checkpoint:
             raise FencedError("the checkpoint in the store is not as it was left")
-        self._known = True
+        self._durability.seen(self._clock.now())
 
     async def _heal(self, reason: str) -> None:
         unit, now = self.lease.unit, self._clock.now()
@@ -368,5 +381,14 @@ class Lane:
         if not self._known and self.state != "lost":
             return None
         position, nth, _, _ = self._checkpoint
-        token = self.lease.token
-        return Progress(self.lease.unit, position, nth, self.state, self.detail, rate, token)
+        durable = self._durability.position
+        return Progress(
+            self.lease.unit,
+            position,
+            None if durable == BEGINNING else durable,
+            nth,
+            self.state,
+            self.detail,
+            rate,
+            self.lease.token,
+        )

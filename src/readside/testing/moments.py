@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 
 
-class DiedError(Exception):
-    """The process has died here; nothing after this moment happens."""
+class DiedError(BaseException):
+    """The process has died here; nothing after this moment happens, and nobody can catch it."""
 
 
 class Recorder:

@@ -71,7 +71,7 @@ class MemoryLedger:
         # Nothing is kept back for what is lost: it cannot be healed from here any more.
         found = [tables.progress.get(unit) for unit in needed]
         reached = [
-            progress.position if progress is not None else BEGINNING
+            (progress.durable or BEGINNING) if progress is not None else BEGINNING
             for progress in found
             if progress is None or progress.state != "lost"
         ]
@@ -108,8 +108,12 @@ class MemoryLedger:
         tables = await self._database.reach()
         for reported in progress:
             before = tables.progress.get(reported.unit)
-            if before is None or before.token <= reported.token:
-                tables.progress[reported.unit] = reported
+            if before is not None and before.token > reported.token:
+                continue
+            durable = reported.durable or (before and before.durable)
+            if durable:
+                durable = min(durable, reported.position)
+            tables.progress[reported.unit] = reported._replace(durable=durable)
 
     async def wish(self, rewind: Rewind) -> None:
         """See ports.ledger."""

@@ -216,7 +216,7 @@ class PostgresLedger:
             ((lowest,),) = await rows(
                 connection,
                 # Nothing is kept back for what is lost: it cannot be healed from here any more.
-                "SELECT min(coalesce(g.position, ''))"
+                "SELECT min(coalesce(g.durable, ''))"
                 " FILTER (WHERE coalesce(g.state, '') <> 'lost') FROM readside.capture c"
                 " JOIN readside.projections p USING (app)"
                 " CROSS JOIN generate_series(0, c.partitions - 1) n"
@@ -255,6 +255,15 @@ class PostgresLedger:
         )
         return await self._capture()
 
+    async def others(self, projections: Sequence[str]) -> list[str]:
+        """Projections which readside still keeps WAL for, though they are not among these."""
+        found = await self._session.query(
+            "SELECT projection FROM readside.projections"
+            " WHERE app = %s AND NOT projection = ANY(%s) ORDER BY 1",
+            [self._app, list(projections)],
+        )
+        return [row[0] for row in found]
+
     async def history(self) -> Capture:
         """See ports.ledger."""
         return await self._capture()
@@ -267,6 +276,7 @@ class PostgresLedger:
             [row.unit.projection for row in progress],
             [row.unit.partition for row in progress],
             [row.position.encode() for row in progress],
+            [row.durable.encode() if row.durable else None for row in progress],
             [row.nth for row in progress],
             [row.state for row in progress],
             [row.detail for row in progress],
@@ -274,10 +284,13 @@ class PostgresLedger:
             [row.token for row in progress],
         ]
         await self._session.query(
-            "INSERT INTO readside.progress AS p (app, projection, partition, position, nth, state,"
-            " detail, rate, token) SELECT %s, * FROM unnest(%s::text[], %s::int[],"
-            " %s::text[], %s::bigint[], %s::text[], %s::text[], %s::float8[], %s::bigint[])"
+            "INSERT INTO readside.progress AS p (app, projection, partition, position, durable, nth,"
+            " state, detail, rate, token) SELECT %s, * FROM unnest(%s::text[], %s::int[],"
+            " %s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::float8[], %s::bigint[])"
             " ON CONFLICT (app, projection, partition) DO UPDATE SET position = excluded.position,"
+            # A new owner does not know yet; a store that went back takes it back, too.
+            " durable = CASE WHEN coalesce(excluded.durable, p.durable) > excluded.position"
+            " THEN excluded.position ELSE coalesce(excluded.durable, p.durable) END,"
             " nth = excluded.nth, state = excluded.state, detail = excluded.detail,"
             " rate = excluded.rate, token = excluded.token, updated_at = clock_timestamp()"
             " WHERE p.token <= excluded.token",

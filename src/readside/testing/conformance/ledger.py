@@ -30,8 +30,8 @@ class Ledger(RelayLedger, ProjectorLedger, Protocol):
 
 
 def progress(unit: Unit, position: Position, nth: int = 1) -> Progress:
-    """A report of a unit that follows."""
-    return Progress(unit, position, nth, "following", "", 1.5)
+    """A report of a unit that follows, and whose store forgets nothing of it."""
+    return Progress(unit, position, position, nth, "following", "", 1.5)
 
 
 class LedgerContract(ABC):
@@ -180,6 +180,36 @@ class LedgerContract(ABC):
         survey = await ledger.survey()
         assert survey.applied is None
         assert survey.rewinds == ()
+
+    async def test_what_is_not_durable_does_not_count(self, ledger: Ledger) -> None:
+        capture = await ledger.register(self.app, ["a"])
+        units = [Unit("a", number) for number in range(capture.partitions)]
+        low, high = Position(capture.epoch, 100, 1), Position(capture.epoch, 200, 1)
+
+        async def tell(position: Position, durable: Position | None, token: int = 1) -> None:
+            reports = [progress(unit, position) for unit in units]
+            await ledger.report([one._replace(durable=durable, token=token) for one in reports])
+
+        await tell(high, None)
+        assert (await ledger.survey()).applied is None
+        await tell(high, low)
+        assert (await ledger.survey()).applied == low
+        await tell(high, None, token=2)  # a new owner does not know yet what the old one knew
+        assert (await ledger.survey()).applied == low
+        await tell(high, high, token=1)  # the old one wakes up
+        assert (await ledger.survey()).applied == low
+        await tell(high, high, token=2)
+        assert (await ledger.survey()).applied == high
+        await tell(low, None, token=3)  # the store went back
+        assert (await ledger.survey()).applied == low
+
+    async def test_what_is_lost_keeps_nothing_back(self, ledger: Ledger) -> None:
+        capture = await ledger.register(self.app, ["a", "b"])
+        low, high = Position(capture.epoch, 100, 1), Position(capture.epoch, 200, 1)
+        for number in range(capture.partitions):
+            await ledger.report([progress(Unit("a", number), high)])
+            await ledger.report([progress(Unit("b", number), low)._replace(state="lost")])
+        assert (await ledger.survey()).applied == high
 
     async def test_applied_is_the_lowest_of_all_units(self, ledger: Ledger) -> None:
         capture = await ledger.register(self.app, ["a", "b"])

@@ -31,6 +31,7 @@ CREATE TABLE readside.progress (
     projection    text NOT NULL,
     partition     integer NOT NULL,
     position      text COLLATE "C" NOT NULL,
+    durable       text COLLATE "C",
     nth           bigint NOT NULL,
     state         text NOT NULL,
     detail        text NOT NULL,
