@@ -53,6 +53,8 @@ def try_out(mutant: Mutant) -> Found:
 
 def _fails(check: str, source: Path) -> bool:
     kind, _, rest = check.partition(":")
+    if kind == "simulate":
+        return _simulation(rest, source)
     return _tests(rest, source) if kind == "tests" else _chaos(rest, source)
 
 
@@ -78,6 +80,17 @@ def _tests(arguments: str, source: Path) -> bool:
         check=False,
     )
     return ended.returncode not in (0, *_NOTHING)
+
+
+def _simulation(seeds: str, source: Path) -> bool:
+    ended = subprocess.run(
+        [sys.executable, "-m", "chaos", "--simulate", "--seeds", seeds],
+        cwd=_ROOT,
+        env=_environment(source),
+        capture_output=True,
+        check=False,
+    )
+    return ended.returncode == 1
 
 
 def _chaos(arguments: str, source: Path) -> bool:

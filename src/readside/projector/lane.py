@@ -89,6 +89,8 @@ class Lane:
         self._found: Checkpoint | None = None
         self._durability = Durability(around.settle_delay)
         self._healing = Healing()
+        #: The last record of the partition that a watermark has named.
+        self._newest = BEGINNING
         self._complaints = around.complaints
         self._patience = Backoff(first=10.0, longest=600.0)
         self._from_first = False
@@ -228,17 +230,20 @@ class Lane:
 
     async def _step(self, subscription: Subscription) -> None:
         limits = self._around.limits
-        if self._careful:
+        if self._careful and not self._healing.active:  # behind a hole most are only dropped
             limits = limits._replace(records=1)
         records, watermark = await subscription.read(limits, _PATIENCE)
         if records:
             fresh, hole = self._sift(records)
-            if fresh:
-                await self._apply(fresh)
-                await self._be_well()
+            for some in [[record] for record in fresh] if self._careful else [fresh]:
+                if some:
+                    await self._apply(some)
+                    await self._be_well()
             if hole is not None:
-                await self._heal(f"{hole.position} follows {hole.predecessor}")
+                reason = f"{hole.position} follows {hole.predecessor}"
+                await self._heal(reason, records[-1].position)
         if watermark is not None:
+            self._newest = max(self._newest, watermark.last)
             await self._heed(watermark, idle=not records)
         elif not records:
             await self._look()
@@ -355,10 +360,11 @@ class Lane:
             raise FencedError("the checkpoint in the store is not as it was left")
         self._durability.seen(self._clock.now())
 
-    async def _heal(self, reason: str) -> None:
+    async def _heal(self, reason: str, behind: Position | None = None) -> None:
         unit, now = self.lease.unit, self._clock.now()
-        unreachable = self._healing.active and await self._around.ledger.unreachable(unit)
-        step = self._healing.hole(now, unreachable=unreachable)
+        healing = self._healing
+        unreachable = healing.wants_answer(now) and await self._around.ledger.unreachable(unit)
+        step = healing.hole(now, unreachable=unreachable, behind=behind, newest=self._newest)
         self._say("healing", reason)
         if step is Step.ASK:
             if self._complaints.worth_saying(reason, now):
