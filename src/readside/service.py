@@ -108,7 +108,7 @@ class Service:
             await self._patiently(lambda: ledger.capture(self._runtime.app))
         await self._patiently(lambda: broker.open(self._runtime.app, capture.partitions))
         await self._patiently(lambda: broker.check(self._runtime.settings.max_payload))
-        await self._patiently(lambda: store.open(self._runtime.app))
+        await self._patiently(lambda: store.open(self._runtime.app, names))
         for name in await self._patiently(lambda: ledger.others(names)):
             log.warning(
                 "projection %s is registered and not declared here: PostgreSQL keeps WAL for it."

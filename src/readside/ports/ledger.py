@@ -69,6 +69,9 @@ class RelayLedger(Protocol):
     async def ship(self, shipped: Shipped) -> None:
         """Note how far the relay has come, for those who watch."""
 
+    async def tell(self, state: str) -> None:
+        """Note what keeps the relay from shipping, for those who watch."""
+
     async def survey(self) -> Survey:
         """How far the projections are, and what they wish."""
 

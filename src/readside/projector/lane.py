@@ -38,7 +38,7 @@ log = logging.getLogger("readside.projector")
 _LIMITS = Limits()
 _MEND = (
     "restore what is missing, or give it up and begin again with what there is:"
-    " readside reset module:app projection"
+    " readside reset module:app projection --give-up"
 )
 #: Seconds to wait for records before looking after other things.
 _PATIENCE = 0.5

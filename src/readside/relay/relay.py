@@ -97,9 +97,16 @@ class Relay:
                 if self._complaints.worth_saying(str(error), self._clock.now()):
                     log.warning("relay tries again and again: %s", error)
                 self.state = f"retrying: {error.detail or error}"
+                await self._tell()
                 await self._clock.sleep(pause)
             finally:
                 self.active.clear()
+
+    async def _tell(self) -> None:
+        try:
+            await self._ledger.tell(self.state)
+        except ReadsideError as error:
+            log.debug("nobody can be told: %s", error)
 
     async def _session(self) -> None:
         capture = await self._ledger.capture(self._app)

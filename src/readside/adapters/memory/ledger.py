@@ -63,6 +63,14 @@ class MemoryLedger:
         if shipped.heads[0].position.epoch == notes.epoch:
             tables.notes = replace(notes, shipped=shipped)
 
+    async def tell(self, state: str) -> None:
+        """See ports.ledger."""
+        await self._database.reach()
+        notes = self._database.notes(self._database.app)
+        if notes.shipped is not None:
+            told = notes.shipped._replace(state=state)
+            self._database.tables.notes = replace(notes, shipped=told)
+
     async def survey(self) -> Survey:
         """See ports.ledger."""
         tables = await self._database.reach()

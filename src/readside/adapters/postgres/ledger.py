@@ -210,6 +210,13 @@ class PostgresLedger:
             ],
         )
 
+    async def tell(self, state: str) -> None:
+        """See ports.ledger."""
+        await self._session.query(
+            "UPDATE readside.capture SET state = %s, updated_at = clock_timestamp() WHERE app = %s",
+            [state, self._app],
+        )
+
     async def survey(self) -> Survey:
         """See ports.ledger."""
         async with self._session.connection() as connection:
@@ -248,11 +255,12 @@ class PostgresLedger:
         self._app = app
         async with self._session.connection() as connection:
             await check_schema(connection)
-        await self._session.query(
-            "INSERT INTO readside.projections (app, projection) SELECT %s, unnest(%s::text[])"
-            " ON CONFLICT DO NOTHING",
-            [app, list(projections)],
-        )
+        if projections:
+            await self._session.query(
+                "INSERT INTO readside.projections (app, projection) SELECT %s, unnest(%s::text[])"
+                " ON CONFLICT DO NOTHING",
+                [app, list(projections)],
+            )
         return await self._capture()
 
     async def others(self, projections: Sequence[str]) -> list[str]:
