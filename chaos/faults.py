@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import nats
@@ -110,6 +111,13 @@ class Faults:
         others = others or nodes
         return others[int(fault.dice * len(others))]
 
+    async def _relay(self) -> Node | None:
+        for _ in range(20):
+            if relay := await self._world.relay():
+                return relay
+            await self._last(0.25)
+        return None
+
     async def _child(self, fault: Fault) -> Child:
         if fault.target == "writer":
             writers = self._world.writers
@@ -177,7 +185,7 @@ class Faults:
             return
         self._timeline.note(fault, 1, "frozen")
         await self._last(fault.duration)
-        await asyncio.to_thread(server.resume)
+        await asyncio.to_thread(self._world.servers.resume, fault.target)
 
     async def _link(self, fault: Fault) -> None:
         proxies = self._world.proxies(fault.target)
@@ -234,21 +242,22 @@ class Faults:
 
     async def _stream_wiped(self, fault: Fault) -> None:
         """Wipe the broker's log while projectors are behind, and let them forget what they had read."""
-        valkey = self._world.servers["valkey"]
-        if valkey.running:
-            await asyncio.to_thread(valkey.pause)
-        relay = await self._world.relay()
-        doomed = [node.child for node in self._world.nodes if node is not relay]
+        with suppress(UnavailableError):  # it may be down for another fault's sake
+            await asyncio.to_thread(self._world.servers["valkey"].pause)
+        doomed: list[Child] = []
         try:
             await self._backlog()
             await self._last(fault.duration)
+            # The relay lives on: one that starts anew would see the empty log, and fill it.
+            relay = await self._relay()
+            doomed = [node.child for node in self._world.nodes if node is not relay]
             for child in doomed:
                 child.kill()
             gone = await self._wipe(fault.kind)
         finally:
             for child in doomed:
                 child.start()
-            await asyncio.to_thread(valkey.resume)
+            await asyncio.to_thread(self._world.servers.resume, "valkey")
         self._timeline.note(fault, gone, f"{gone} messages are gone")
 
     async def _backlog(self) -> None:

@@ -56,17 +56,7 @@ class Report:
         if self.outcome.oracle.committed == 0:
             reasons.append("nothing was committed")
         if self.options.seconds >= _SHORT and not self.options.only:
-            reasons += [
-                f"no {name}"
-                for name in (
-                    "connections_cut",
-                    "writes_fenced",
-                    "retries",
-                    "leases_moved",
-                    "resends",
-                )
-                if not self.effects[name]
-            ]
+            reasons += [f"no {name}" for name in self._expected() if not self.effects[name]]
             if sum(self.faults.values()) < self.options.seconds / 2:
                 reasons.append("too few faults")
         return reasons
@@ -148,6 +138,8 @@ _TABLES = {
     "leases": "SELECT * FROM readside.leases",
     "rewinds": "SELECT * FROM readside.rewinds",
     "parked_documents": "SELECT * FROM readside.parked_documents",
+    "parked_events": "SELECT projection, partition, key, position, nth, id, type, payload, applied_at"
+    " FROM readside.parked_events ORDER BY 1, 2, 3, 4",
     "slots": "SELECT * FROM pg_replication_slots",
 }
 

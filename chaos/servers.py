@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import redis
@@ -68,6 +69,11 @@ class Servers:
         """Whether a fault has frozen a server."""
         return self.servers[name].running and state_of(self.servers[name].pid) == "T"
 
+    def resume(self, name: str) -> None:
+        """Let a server go on, if it was not killed meanwhile."""
+        with suppress(UnavailableError):
+            self.servers[name].resume()
+
     async def start(self) -> None:
         """Start all of them, one after the other."""
         for server in self.servers.values():
@@ -113,7 +119,7 @@ class Servers:
             shutil.rmtree(place, ignore_errors=True)
             return
         finally:
-            server.resume()
+            self.resume("nats")
         self.copies.append((time.time(), place))
 
     async def put_back_log(self, copy: Path) -> None:

@@ -17,11 +17,14 @@ class Mutant(NamedTuple):
     file: str
     old: str
     new: str
-    #: Checks in the order they are tried: `tests:<paths>`, or `chaos:<broker>:<seed>:<kinds>`.
+    #: Checks in the order they are tried: `tests:<paths>`, `simulate:<seeds>`, or
+    #: `chaos:<broker>:<seed>:<kinds>`.
     checks: tuple[str, ...]
 
 
 _CORE = "tests:tests/core"
+_STAGES = "tests:tests/stages"
+_SIMULATE = "simulate:60"
 _STORE = "chaos:nats:2:projector_kill,valkey_kill,store_flushed,store_rolled_back"
 _STREAM = "chaos:nats:2:stream_purged,stream_deleted,relay_kill"
 _POISON = "chaos:nats:2:poison_raises,projector_kill,link_cut"
@@ -70,7 +73,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "relay/relay.py",
         "bookmark = shipping.settling.settle(self._ripe(survey, shipping.epoch))",
         "bookmark = shipping.settling.force()",
-        (_DIRECT, _STREAM),
+        (_STAGES, _DIRECT, _STREAM),
     ),
     Mutant(
         "predecessor not checked",
@@ -97,21 +100,21 @@ MUTANTS: tuple[Mutant, ...] = (
         "                expected = checkpoint\n"
         "            batch = Batch(*self._unit, expected, checkpoint, folded.writes, parked)\n"
         "            outcome = await self._store.apply(batch)\n",
-        ("tests:tests/faults --deselect tests/faults/test_chaos_smoke.py", _POISON),
+        (_SIMULATE, _POISON),
     ),
     Mutant(
         "later events of a parked document not held back",
         "projector/folds.py",
-        "free = [step for step in steps if step.key not in parked] if parked else steps",
-        "free = steps",
-        ("tests:tests/acceptance -k park", _POISON),
+        "return hold is not None and step.record.position >= hold.since",
+        "return hold is None and False",
+        (_STAGES, _POISON),
     ),
     Mutant(
         "lost tail not noticed",
         "projector/lane.py",
         "        if watermark.last <= position:\n",
         "        if watermark.last <= position or True:\n",
-        (_STREAM, _DIRECT),
+        (_STAGES, _STREAM, _DIRECT),
     ),
     Mutant(
         "bookmark in the middle of a transaction",
@@ -174,7 +177,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "            pass\n",
         (
             "tests:tests/acceptance",
-            "tests:tests/faults --deselect tests/faults/test_chaos_smoke.py",
+            _STAGES,
         ),
     ),
     Mutant(
@@ -182,6 +185,27 @@ MUTANTS: tuple[Mutant, ...] = (
         "core/position.py",
         'return f"{self.epoch:08x}-{self.lsn:016x}-{self.ordinal:08x}"',
         'return f"{self.epoch:08x}-{float(self.lsn):.8e}".ljust(25, "0") + f"-{self.ordinal:08x}"',
+        (_CORE,),
+    ),
+    Mutant(
+        "retry does not wait for its turn",
+        "projector/release.py",
+        "        if reached < event.base:\n",
+        "        if reached < event.base and False:\n",
+        ("tests:tests/faults/test_retry_in_time.py",),
+    ),
+    Mutant(
+        "slot that somebody advanced goes unnoticed",
+        "core/history.py",
+        "seen.slot_confirmed_lsn > known.confirmed_lsn",
+        "seen.slot_confirmed_lsn < known.confirmed_lsn",
+        (_CORE,),
+    ),
+    Mutant(
+        "broker ahead of the database goes unnoticed",
+        "core/history.py",
+        "newest.lsn > seen.flushed_lsn",
+        "newest.lsn < 0",
         (_CORE,),
     ),
 )

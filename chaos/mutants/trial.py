@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -30,7 +31,7 @@ class Found(NamedTuple):
 
 
 def try_out(mutant: Mutant) -> Found:
-    """Run the checks in their order until one fails."""
+    """Run the checks in their order until one fails which passes without the mutant."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="readside-mutant-") as place:
         Path(place).chmod(0o755)
@@ -43,13 +44,23 @@ def try_out(mutant: Mutant) -> Found:
         target.write_text(text.replace(mutant.old, mutant.new))
         for check in mutant.checks:
             if _fails(check, source):
-                return Found(check, time.monotonic() - began, "")
+                seconds = time.monotonic() - began
+                if _passes_without(check):
+                    return Found(check, seconds, "")
+                return Found("", seconds, f"{check} fails without the mutant, too")
     return Found("", time.monotonic() - began, "all checks passed")
 
 
 def _fails(check: str, source: Path) -> bool:
     kind, _, rest = check.partition(":")
+    if kind == "simulate":
+        return _simulation(rest, source)
     return _tests(rest, source) if kind == "tests" else _chaos(rest, source)
+
+
+@functools.cache
+def _passes_without(check: str) -> bool:
+    return not _fails(check, _ROOT / "src")
 
 
 def _environment(source: Path) -> dict[str, str]:
@@ -69,6 +80,17 @@ def _tests(arguments: str, source: Path) -> bool:
         check=False,
     )
     return ended.returncode not in (0, *_NOTHING)
+
+
+def _simulation(seeds: str, source: Path) -> bool:
+    ended = subprocess.run(
+        [sys.executable, "-m", "chaos", "--simulate", "--seeds", seeds],
+        cwd=_ROOT,
+        env=_environment(source),
+        capture_output=True,
+        check=False,
+    )
+    return ended.returncode == 1
 
 
 def _chaos(arguments: str, source: Path) -> bool:

@@ -108,7 +108,12 @@ class Service:
             await self._patiently(lambda: ledger.capture(self._runtime.app))
         await self._patiently(lambda: broker.open(self._runtime.app, capture.partitions))
         await self._patiently(lambda: broker.check(self._runtime.settings.max_payload))
-        await self._patiently(lambda: store.open(self._runtime.app))
+        await self._patiently(lambda: store.open(self._runtime.app, names))
+        for name in await self._patiently(lambda: ledger.others(names)):
+            log.warning(
+                "projection %s is registered and not declared here: PostgreSQL keeps WAL for it."
+                " If it is gone for good: readside forget module:app %s", name, name,
+            )  # fmt: skip
         return capture
 
     async def _patiently(self, attempt: Callable[[], Any]) -> Any:
@@ -172,6 +177,7 @@ class Service:
             PostgresLeases(self._session(addresses, "leases"), app, settings.lease_seconds),
             self.worker,
             self._runtime.clock,
+            settle_delay=settings.settle_delay,
         )
         return Projector(
             self._projections,
@@ -189,9 +195,7 @@ class Service:
             broker,
             PostgresLedger(self._session(addresses, "relay"), app),
             self._runtime.clock,
-            RelaySettings(
-                settle_delay=settings.settle_delay, retained_wal=settings.retained_wal_mb * 1024**2
-            ),
+            RelaySettings(retained_wal=settings.retained_wal_mb * 1024**2),
             before_shipping=self._elected if direct else None,
         )
 

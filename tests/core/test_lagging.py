@@ -32,7 +32,7 @@ def test_lag_is_never_exaggerated_and_never_hidden(gaps, data):
     kept, samples = noted(gaps)
     applied = data.draw(st.integers(0, samples[-1].nth + 1))
     now = samples[-1].recorded_at + data.draw(st.integers(0, 10**7))
-    behind = seconds_behind({0: kept}, 0, applied, now)
+    behind = seconds_behind({0: kept}, 0, applied, now, now)
     unapplied = [sample for sample in samples if sample.nth > applied]
     if unapplied:
         assert oldest_after(kept, applied) is not None
@@ -45,9 +45,10 @@ def test_lag_is_never_exaggerated_and_never_hidden(gaps, data):
 
 def test_few_notes_are_exact():
     kept, _ = noted([(1, 10**6)] * 5)
-    assert seconds_behind({0: kept}, 0, 2, 10 * 10**6) == 7.0
+    assert seconds_behind({0: kept}, 0, 2, 10 * 10**6, 10 * 10**6) == 7.0
 
 
 def test_a_partition_without_notes_and_a_clock_that_went_back_show_no_lag():
-    assert seconds_behind({}, 3, 0, 5) == 0.0
-    assert seconds_behind({0: [Sample(1, 100)]}, 0, 0, 50) == 0.0
+    assert seconds_behind({}, 3, 0, 5, 5) == 0.0
+    assert seconds_behind({}, 3, 0, 5 * 10**6, 2 * 10**6) == 3.0
+    assert seconds_behind({0: [Sample(1, 100)]}, 0, 0, 50, 50) == 0.0

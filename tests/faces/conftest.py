@@ -17,8 +17,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import redis
 
-from readside.adapters.embedded import EmbeddedServers, locate
+from readside.adapters.embedded import Addresses, EmbeddedServers, locate
 from readside.adapters.embedded.ports import LOOPBACK, free_port
 from readside.adapters.postgres.installation import Names
 
@@ -176,10 +177,12 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, unique: str) -> Iterator[Desk]:
+def desk(tmp_path: Path, unique: str, servers: Addresses) -> Iterator[Desk]:
     desk = Desk(tmp_path, unique)
     yield desk
     desk.close()
+    with redis.Redis.from_url(servers.read_store) as client:
+        client.delete("readside:user:app")  # every test's app has documents of this name
 
 
 @dataclass

@@ -34,7 +34,11 @@ def oldest_after(samples: Sequence[Sample], applied: int) -> int | None:
 
 
 def seconds_behind(
-    samples: Mapping[int, Sequence[Sample]], partition: int, applied: int, now: int
+    samples: Mapping[int, Sequence[Sample]],
+    partition: int,
+    applied: int,
+    now: int,
+    shipped_at: int,
 ) -> float:
     """How long ago the oldest unapplied record of a partition was recorded, about.
 
@@ -43,6 +47,8 @@ def seconds_behind(
         partition: the partition.
         applied: number of its last applied record.
         now: microseconds since 1970 by the clock that recorded.
+        shipped_at: when the last record of all partitions was recorded, in case that no note is
+            left which is young enough: then it is as old as this at least.
     """
     recorded_at = oldest_after(samples.get(partition, ()), applied)
-    return 0.0 if recorded_at is None else max(0.0, (now - recorded_at) / 1e6)
+    return max(0.0, (now - (shipped_at if recorded_at is None else recorded_at)) / 1e6)

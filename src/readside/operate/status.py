@@ -16,6 +16,8 @@ from readside.core.position import Position
 
 #: Seconds without a word after which a relay or a projector counts as not running.
 _SILENT = 10.0
+#: How the state of a relay begins that cannot reach a server.
+_RETRYING = "retrying"
 #: Rows of the outbox counted at most.
 _COUNT = 100_001
 
@@ -32,6 +34,8 @@ class RelayStatus(msgspec.Struct):
     retained_bytes: int
     #: Committed events which the relay has not read, about.
     unread_events: int
+    #: Age of the oldest of them.
+    unread_seconds: float
 
 
 class PartitionStatus(msgspec.Struct):
@@ -150,17 +154,17 @@ async def _relay(connection: Connection, capture: Any) -> RelayStatus:
         state = "slot missing"
     elif slots[0].wal_status == "lost":
         state = "slot lost"
-    elif not active:
+    elif not active and not (state.startswith(_RETRYING) and capture.silence <= _SILENT):
         state = "not running"
     elif capture.silence > _SILENT:
         state = f"silent for {capture.silence:.0f} s"
-    unread = 0
+    unread, oldest = 0, None
     if (
         not active
         or capture.silence > _SILENT
         or capture.flushed - capture.shipped_lsn > 1024 * 1024
     ):
-        unread = await _unread(connection, capture)
+        unread, oldest = await _unread(connection, capture)
     return RelayStatus(
         state,
         Names(capture.app).slot,
@@ -168,19 +172,22 @@ async def _relay(connection: Connection, capture: Any) -> RelayStatus:
         max(0, int(capture.flushed) - capture.shipped_lsn) if capture.shipped_lsn else 0,
         int(slots[0].retained) if slots else 0,
         unread,
+        round(oldest, 3) if oldest else 0.0,
     )
 
 
-async def _unread(connection: Connection, capture: Any) -> int:
+async def _unread(connection: Connection, capture: Any) -> tuple[int, float | None]:
+    """Count what the relay has not read, and tell the age of the oldest of it in seconds."""
     (row,) = await _rows(
         connection,
-        "SELECT count(*) AS n FROM (SELECT FROM readside.outbox WHERE app = %s"
+        "SELECT count(*) AS n, extract(epoch FROM clock_timestamp() - min(recorded_at))::float8 AS age"
+        " FROM (SELECT recorded_at FROM readside.outbox WHERE app = %s"
         " AND recorded_at > to_timestamp(%s / 1e6) LIMIT %s) AS newest",
         capture.app,
         capture.shipped_at,
         _COUNT,
     )
-    return int(row.n)
+    return int(row.n), row.age
 
 
 def _partition(row: Any, capture: Any) -> PartitionStatus:
@@ -191,10 +198,11 @@ def _partition(row: Any, capture: Any) -> PartitionStatus:
     }
     behind = max(0, head - row.nth)
     lag: float | None = 0.0
-    if row.state is None:
+    if row.state in (None, "lost"):
         lag = None
     elif behind:
-        lag = round(seconds_behind(samples, row.partition, row.nth, capture.now), 3)
+        shipped_at = capture.shipped_at or capture.now
+        lag = round(seconds_behind(samples, row.partition, row.nth, capture.now, shipped_at), 3)
     state = row.state or "never started"
     if row.owner is None and state not in ("lost", "never started"):
         state = "not running"
@@ -225,7 +233,7 @@ def _projection(name: str, parts: list[PartitionStatus], relay: RelayStatus) -> 
         name,
         worst,
         sum(part.lag_events for part in parts) + relay.unread_events,
-        max(known) if len(known) == len(lags) and known else None,
+        max(*known, relay.unread_seconds) if len(known) == len(lags) and known else None,
         round(sum(part.rate for part in parts), 1),
         sum(part.parked_documents for part in parts),
         parts,

@@ -34,11 +34,10 @@ Rewind = Wish
 class Survey(NamedTuple):
     """What the relay has to know about the projectors."""
 
-    #: The lowest position which every registered projection has applied; None if one never started.
+    #: The lowest position which every registered projection has applied durably; None if one
+    #: never started.
     applied: Position | None
     rewinds: tuple[Rewind, ...]
-    #: Seconds since the store was last seen to have it, for the unit where that is longest ago.
-    age: float = 0.0
 
 
 class Shipped(NamedTuple):
@@ -70,6 +69,9 @@ class RelayLedger(Protocol):
     async def ship(self, shipped: Shipped) -> None:
         """Note how far the relay has come, for those who watch."""
 
+    async def tell(self, state: str) -> None:
+        """Note what keeps the relay from shipping, for those who watch."""
+
     async def survey(self) -> Survey:
         """How far the projections are, and what they wish."""
 
@@ -82,6 +84,8 @@ class Progress(NamedTuple):
 
     unit: Unit
     position: Position
+    #: What the store will not forget any more; None while this worker does not know.
+    durable: Position | None
     nth: int
     #: following, healing, retrying, or lost.
     state: str
@@ -90,8 +94,6 @@ class Progress(NamedTuple):
     rate: float
     #: The lease's, so that a worker which wakes up late does not speak for its successor.
     token: int = 0
-    #: Seconds since the store was last seen to be there: what nobody has seen since may be gone.
-    age: float = 0.0
 
 
 class ProjectorLedger(Protocol):

@@ -50,8 +50,12 @@ class Store(Protocol):
 
     traits: ClassVar[StoreTraits]
 
-    async def open(self, app: str) -> None:
+    async def open(self, app: str, projections: Sequence[str] = ()) -> None:
         """Connect and check.
+
+        Args:
+            app: whose documents.
+            projections: those that shall be written; nobody else may write under their names.
 
         Raises:
             UnavailableError, RefusedError: it is away, or would lose documents.

@@ -12,6 +12,7 @@ from readside.core.backoff import Backoff
 from readside.core.batching import Limits
 from readside.core.chain import Head, Verdict, judge
 from readside.core.complaints import Complaints
+from readside.core.durability import Durability
 from readside.core.errors import (
     FencedError,
     HandlerError,
@@ -37,7 +38,7 @@ log = logging.getLogger("readside.projector")
 _LIMITS = Limits()
 _MEND = (
     "restore what is missing, or give it up and begin again with what there is:"
-    " readside reset module:app projection"
+    " readside reset module:app projection --give-up"
 )
 #: Seconds to wait for records before looking after other things.
 _PATIENCE = 0.5
@@ -67,6 +68,8 @@ class Surroundings:
     #: Of the records under suspicion one is tried at a time, or a death would convict all of them.
     trial: asyncio.Lock = field(default_factory=asyncio.Lock)
     limits: Limits = _LIMITS
+    #: Seconds in which the store brings to disk, and to its replicas, what it was given.
+    settle_delay: float = 5.0
 
 
 class Lane:
@@ -84,7 +87,10 @@ class Lane:
         self._folds = Folds(lease.unit, Folder(projection), around.store, around.parking)
         self._checkpoint = Checkpoint(BEGINNING, 0, "", lease.token)
         self._found: Checkpoint | None = None
+        self._durability = Durability(around.settle_delay)
         self._healing = Healing()
+        #: The last record of the partition that a watermark has named.
+        self._newest = BEGINNING
         self._complaints = around.complaints
         self._patience = Backoff(first=10.0, longest=600.0)
         self._from_first = False
@@ -96,8 +102,6 @@ class Lane:
         self.detail = ""
         self.applied = 0
         self._known = False
-        #: When the store was last seen to be at this lane's checkpoint.
-        self.verified_at = around.clock.now()
         #: Set while this lane listens to the broker, or has tried to.
         self.subscribed = asyncio.Event()
 
@@ -181,14 +185,15 @@ class Lane:
         """Begin at the store's checkpoint, and put our token there: older owners are fenced off."""
         unit, store = self.lease.unit, self._around.store
         history = await self._around.ledger.history()
-        asked_at = self._clock.now()
         found = (await store.checkpoints(unit.projection, [unit.partition])).get(unit.partition)
         self._found = found
         await self._outbid(found)
         await self._check(found, history)
         start = found or Checkpoint(history.origin, 0, "", 0)
         self._checkpoint = start._replace(token=self.lease.token)
-        self._verified(asked_at)
+        self._known = True
+        self._durability = Durability(self._around.settle_delay)
+        self._durability.went_to(self._checkpoint.position, self._clock.now())
         if found == self._checkpoint:
             return
         claim = Batch(unit.projection, unit.partition, found, self._checkpoint, ())
@@ -225,17 +230,20 @@ class Lane:
 
     async def _step(self, subscription: Subscription) -> None:
         limits = self._around.limits
-        if self._careful:
+        if self._careful and not self._healing.active:  # behind a hole most are only dropped
             limits = limits._replace(records=1)
         records, watermark = await subscription.read(limits, _PATIENCE)
         if records:
             fresh, hole = self._sift(records)
-            if fresh:
-                await self._apply(fresh)
-                await self._be_well()
+            for some in [[record] for record in fresh] if self._careful else [fresh]:
+                if some:
+                    await self._apply(some)
+                    await self._be_well()
             if hole is not None:
-                await self._heal(f"{hole.position} follows {hole.predecessor}")
+                reason = f"{hole.position} follows {hole.predecessor}"
+                await self._heal(reason, records[-1].position)
         if watermark is not None:
+            self._newest = max(self._newest, watermark.last)
             await self._heed(watermark, idle=not records)
         elif not records:
             await self._look()
@@ -267,14 +275,12 @@ class Lane:
         last = records[-1]
         offset = last.offset or self._checkpoint.offset
         checkpoint = Checkpoint(last.position, last.nth, offset, self.lease.token)
-        asked_at = self._clock.now()
         if self._careful:
             async with self._around.trial:
                 await self._apply_carefully(last, checkpoint)
         else:
             await self._folds.apply(records, self._checkpoint, checkpoint)
-        self._checkpoint = checkpoint
-        self._verified(asked_at)
+        self._went_to(checkpoint)
         self.applied += len(records)
         self._careful = max(0, self._careful - 1)
         probe("projector.applied")
@@ -304,11 +310,6 @@ class Lane:
             await survived()  # it was a server, not the record
             raise
 
-    def _verified(self, asked_at: float) -> None:
-        """The store, asked at that time, has shown that it is where this lane believes it to be."""
-        self._known = True
-        self.verified_at = asked_at
-
     async def _be_well(self) -> None:
         """A next record was applied: no hole here, and nothing lost."""
         self._healing.applied()
@@ -336,14 +337,17 @@ class Lane:
         unit = self.lease.unit
         checkpoint = self._checkpoint._replace(position=position)
         batch = Batch(unit.projection, unit.partition, self._checkpoint, checkpoint, ())
-        asked_at = self._clock.now()
         if await self._around.store.apply(batch) is not Outcome.APPLIED:
             raise FencedError("the checkpoint is not as it was left")
-        self._checkpoint = checkpoint
-        self._looked_at = self._clock.now()
-        self._verified(asked_at)
+        self._went_to(checkpoint)
         probe("projector.moved_on")
         await self._be_well()
+
+    def _went_to(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        now = self._looked_at = self._clock.now()
+        self._durability.seen(now)
+        self._durability.went_to(checkpoint.position, now)
 
     async def _look(self) -> None:
         """While idle, see whether the store still is as it was left."""
@@ -351,16 +355,16 @@ class Lane:
             return
         self._looked_at = self._clock.now()
         unit = self.lease.unit
-        asked_at = self._clock.now()
         found = await self._around.store.checkpoints(unit.projection, [unit.partition])
         if found.get(unit.partition) != self._checkpoint:
             raise FencedError("the checkpoint in the store is not as it was left")
-        self._verified(asked_at)
+        self._durability.seen(self._clock.now())
 
-    async def _heal(self, reason: str) -> None:
+    async def _heal(self, reason: str, behind: Position | None = None) -> None:
         unit, now = self.lease.unit, self._clock.now()
-        unreachable = self._healing.active and await self._around.ledger.unreachable(unit)
-        step = self._healing.hole(now, unreachable=unreachable)
+        healing = self._healing
+        unreachable = healing.wants_answer(now) and await self._around.ledger.unreachable(unit)
+        step = healing.hole(now, unreachable=unreachable, behind=behind, newest=self._newest)
         self._say("healing", reason)
         if step is Step.ASK:
             if self._complaints.worth_saying(reason, now):
@@ -383,6 +387,14 @@ class Lane:
         if not self._known and self.state != "lost":
             return None
         position, nth, _, _ = self._checkpoint
-        token = self.lease.token
-        age = self._clock.now() - self.verified_at
-        return Progress(self.lease.unit, position, nth, self.state, self.detail, rate, token, age)
+        durable = self._durability.position
+        return Progress(
+            self.lease.unit,
+            position,
+            None if durable == BEGINNING else durable,
+            nth,
+            self.state,
+            self.detail,
+            rate,
+            self.lease.token,
+        )

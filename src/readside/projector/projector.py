@@ -18,8 +18,6 @@ log = logging.getLogger("readside.projector")
 
 #: Seconds between two looks at the leases, at most.
 _TEND_EVERY = 1.5
-#: Seconds after which a report is made again only to say that the store still has it all.
-_AFFIRM_EVERY = 1.0
 #: Seconds between two reports of progress.
 _REPORT_EVERY = 0.25
 
@@ -153,9 +151,7 @@ class Projector:
                 if before is not None and now > before[2]:
                     rate = max(0.0, (lane.applied - before[1]) / (now - before[2]))
                 progress = lane.progress(round(rate, 1))
-                if progress is not None and (
-                    before is None or _newer(progress, before[0], now - before[2])
-                ):
+                if progress is not None and (before is None or before[0] != progress):
                     due.append((unit, progress, lane.applied))
             try:
                 await self._around.ledger.report([progress for _, progress, _ in due])
@@ -164,10 +160,3 @@ class Projector:
             except ReadsideError as error:
                 log.debug("progress is not reported: %s", error)
             await self._around.clock.sleep(_REPORT_EVERY)
-
-
-def _newer(progress: Progress, reported: Progress, ago: float) -> bool:
-    """Whether progress says something that the report made `ago` seconds before did not."""
-    if progress._replace(age=reported.age) != reported:
-        return True
-    return ago >= _AFFIRM_EVERY and progress.age < reported.age + ago

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -34,9 +33,6 @@ class RelaySettings:
 
     #: Between two looks at the projectors' progress and wishes.
     survey_every: float = 0.25
-    #: How long something has to be applied before the source may forget it: longer than
-    #: the read store may take to bring it to disk.
-    settle_delay: float = 5.0
     #: Bytes of WAL kept for slow projections before the relay confirms on the broker's word alone.
     retained_wal: int = 4 * 1024**3
 
@@ -73,7 +69,6 @@ class Relay:
         self._before_shipping = before_shipping
         self._rewinding = False
         self._complaints = Complaints()
-        self._applied: deque[tuple[float, Position]] = deque()
         #: Set while this relay has the source.
         self.active = asyncio.Event()
         self.state = "starting"
@@ -102,9 +97,16 @@ class Relay:
                 if self._complaints.worth_saying(str(error), self._clock.now()):
                     log.warning("relay tries again and again: %s", error)
                 self.state = f"retrying: {error.detail or error}"
+                await self._tell()
                 await self._clock.sleep(pause)
             finally:
                 self.active.clear()
+
+    async def _tell(self) -> None:
+        try:
+            await self._ledger.tell(self.state)
+        except ReadsideError as error:
+            log.debug("nobody can be told: %s", error)
 
     async def _session(self) -> None:
         capture = await self._ledger.capture(self._app)
@@ -138,7 +140,6 @@ class Relay:
 
     async def _prepare(self, capture: Capture, tails: Mapping[int, Position]) -> Shipping:
         shipping = Shipping(capture.partitions, capture.origin, capture.bookmark, tails)
-        self._applied.clear()
         for wish in (await self._ledger.survey()).rewinds:
             reachable = shipping.grant(wish)
             log.warning(
@@ -191,7 +192,10 @@ class Relay:
         while True:
             survey = await self._ledger.survey()
             await self._hear(survey, shipping)
-            bookmark = shipping.settling.settle(self._ripe(survey, shipping.epoch))
+            applied = survey.applied
+            if applied is not None and applied.epoch != shipping.epoch:
+                applied = None
+            bookmark = shipping.settling.settle(applied)
             if bookmark is not None:
                 self.state = "streaming"
             else:
@@ -219,25 +223,6 @@ class Relay:
                     wish.unit.projection, wish.unit.partition, wish.after,
                 )  # fmt: skip
                 await self._ledger.answer(wish, reachable=False)
-
-    def _ripe(self, survey: Survey, epoch: int) -> Position | None:
-        """The lowest position that was applied, and seen to be there `settle_delay` later.
-
-        While a store is away, nothing ripens: it may come back as it was some time before.
-        """
-        now = self._clock.now()
-        before = now - survey.age - self._settings.settle_delay
-        if survey.applied is None or survey.applied.epoch != epoch:
-            self._applied.clear()
-            return None
-        while self._applied and self._applied[-1][1] > survey.applied:
-            self._applied.pop()  # a read store went back in time
-        if not self._applied or self._applied[-1][1] < survey.applied:
-            self._applied.append((now, survey.applied))
-        ripe = None
-        while self._applied and self._applied[0][0] <= before:
-            ripe = self._applied.popleft()[1]
-        return ripe
 
     def _bounded(self, shipping: Shipping) -> Bookmark | None:
         retained = shipping.settled - shipping.settling.confirmed.lsn

@@ -258,6 +258,7 @@ class Process:
             gated(MemoryLeases(world.database, world.shape.lease_seconds), "leases", life),
             self.name,
             gated(world.clock, "clock", life),
+            settle_delay=world.shape.settle_delay,
         )
         alone = world.shape.direct and self.relay is not None
         return Projector(world.projections, around, capture.partitions, alone=alone)
@@ -270,9 +271,7 @@ class Process:
             broker,
             gated(MemoryLedger(world.database), "ledger", life),
             gated(world.clock, "clock", life),
-            RelaySettings(
-                settle_delay=world.shape.settle_delay, retained_wal=world.shape.retained_wal
-            ),
+            RelaySettings(retained_wal=world.shape.retained_wal),
             before_shipping=self._elected if world.shape.direct else None,
         )
 

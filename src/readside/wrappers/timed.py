@@ -136,9 +136,9 @@ class TimedStore:
         self._watch = watch
         self.traits = inner.traits  # type: ignore[misc]  # the wrapped adapter's own
 
-    async def open(self, app: str) -> None:
+    async def open(self, app: str, projections: Sequence[str] = ()) -> None:
         """See ports.store."""
-        await self._inner.open(app)
+        await self._inner.open(app, projections)
 
     async def checkpoints(
         self, projection: str, partitions: Sequence[int]

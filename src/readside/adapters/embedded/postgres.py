@@ -31,6 +31,8 @@ listen_addresses = '{host}'
 unix_socket_directories = ''
 cluster_name = '{name}'
 wal_level = logical
+# The role is called readside, and so is our schema: the user's own tables shall not land there.
+search_path = 'public'
 max_wal_senders = 20
 max_replication_slots = 20
 max_connections = 200

@@ -106,8 +106,6 @@ class Tables:
     notes: Notes | None = None
     projections: dict[str, None] = field(default_factory=dict)
     progress: dict[Unit, Progress] = field(default_factory=dict)
-    #: When the store was last seen to be there.
-    verified: dict[Unit, float] = field(default_factory=dict)
     rewinds: dict[Unit, Asked] = field(default_factory=dict)
     workers: dict[str, float] = field(default_factory=dict)
     leases: dict[Unit, Leased] = field(default_factory=dict)
@@ -124,7 +122,6 @@ class Tables:
             transactions=list(self.transactions),
             projections=dict(self.projections),
             progress=dict(self.progress),
-            verified=dict(self.verified),
             rewinds=dict(self.rewinds),
             workers=dict(self.workers),
             leases=dict(self.leases),

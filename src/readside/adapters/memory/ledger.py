@@ -63,6 +63,14 @@ class MemoryLedger:
         if shipped.heads[0].position.epoch == notes.epoch:
             tables.notes = replace(notes, shipped=shipped)
 
+    async def tell(self, state: str) -> None:
+        """See ports.ledger."""
+        await self._database.reach()
+        notes = self._database.notes(self._database.app)
+        if notes.shipped is not None:
+            told = notes.shipped._replace(state=state)
+            self._database.tables.notes = replace(notes, shipped=told)
+
     async def survey(self) -> Survey:
         """See ports.ledger."""
         tables = await self._database.reach()
@@ -70,15 +78,8 @@ class MemoryLedger:
         needed = [Unit(name, n) for name in tables.projections for n in range(notes.partitions)]
         # Nothing is kept back for what is lost: it cannot be healed from here any more.
         found = [tables.progress.get(unit) for unit in needed]
-        seen = [
-            tables.verified[progress.unit]
-            for progress in found
-            if progress is not None and progress.state != "lost"
-        ]
-        now = self._database.now()
-        age = now - min(seen, default=now)
         reached = [
-            progress.position if progress is not None else BEGINNING
+            (progress.durable or BEGINNING) if progress is not None else BEGINNING
             for progress in found
             if progress is None or progress.state != "lost"
         ]
@@ -89,7 +90,7 @@ class MemoryLedger:
             for unit, asked in tables.rewinds.items()
             if asked.reachable is None
         ]
-        return Survey(applied, tuple(rewinds), age)
+        return Survey(applied, tuple(rewinds))
 
     async def answer(self, rewind: Rewind, *, reachable: bool) -> None:
         """See ports.ledger."""
@@ -115,9 +116,12 @@ class MemoryLedger:
         tables = await self._database.reach()
         for reported in progress:
             before = tables.progress.get(reported.unit)
-            if before is None or before.token <= reported.token:
-                tables.progress[reported.unit] = reported
-                tables.verified[reported.unit] = self._database.now() - reported.age
+            if before is not None and before.token > reported.token:
+                continue
+            durable = reported.durable or (before and before.durable)
+            if durable:
+                durable = min(durable, reported.position)
+            tables.progress[reported.unit] = reported._replace(durable=durable)
 
     async def wish(self, rewind: Rewind) -> None:
         """See ports.ledger."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from readside.core.errors import UnavailableError
+from readside.core.errors import RefusedError, UnavailableError
 from readside.core.folding import Batch, Stored, Write
 from readside.core.record import Checkpoint
 from readside.ports.store import Outcome, Reading, StoreTraits
@@ -28,6 +28,8 @@ class Shelves:
     halted: dict[tuple[str, str, int], str] = field(default_factory=dict)
     #: By app, projection, partition and key.
     parked: dict[tuple[str, str, int, str], str] = field(default_factory=dict)
+    #: By projection: the app whose documents they are.
+    owners: dict[str, str] = field(default_factory=dict)
 
     def copy(self) -> Shelves:
         """A copy that shares only what never changes."""
@@ -37,6 +39,7 @@ class Shelves:
             dict(self.checkpoints),
             dict(self.halted),
             dict(self.parked),
+            dict(self.owners),
         )
 
 
@@ -103,10 +106,14 @@ class MemoryStore:
         self._library.check()
         return self._library.shelves
 
-    async def open(self, app: str) -> None:
+    async def open(self, app: str, projections: Sequence[str] = ()) -> None:
         """See ports.store."""
         self._app = app
-        await self._reach()
+        shelves = await self._reach()
+        for projection in projections:
+            owner = shelves.owners.setdefault(projection, app)
+            if owner != app:
+                raise RefusedError(f"The documents {projection}:… belong to app {owner}.")
 
     async def checkpoints(
         self, projection: str, partitions: Sequence[int]

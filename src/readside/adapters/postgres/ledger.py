@@ -210,16 +210,21 @@ class PostgresLedger:
             ],
         )
 
+    async def tell(self, state: str) -> None:
+        """See ports.ledger."""
+        await self._session.query(
+            "UPDATE readside.capture SET state = %s, updated_at = clock_timestamp() WHERE app = %s",
+            [state, self._app],
+        )
+
     async def survey(self) -> Survey:
         """See ports.ledger."""
         async with self._session.connection() as connection:
-            ((lowest, age),) = await rows(
+            ((lowest,),) = await rows(
                 connection,
                 # Nothing is kept back for what is lost: it cannot be healed from here any more.
-                "SELECT min(coalesce(g.position, ''))"
-                " FILTER (WHERE coalesce(g.state, '') <> 'lost'),"
-                " greatest(0, extract(epoch FROM clock_timestamp() - min(g.verified_at)"
-                " FILTER (WHERE g.state <> 'lost')))::float8 FROM readside.capture c"
+                "SELECT min(coalesce(g.durable, ''))"
+                " FILTER (WHERE coalesce(g.state, '') <> 'lost') FROM readside.capture c"
                 " JOIN readside.projections p USING (app)"
                 " CROSS JOIN generate_series(0, c.partitions - 1) n"
                 " LEFT JOIN readside.progress g ON g.app = p.app AND g.projection = p.projection"
@@ -235,7 +240,7 @@ class PostgresLedger:
         rewinds = tuple(
             Rewind(Unit(name, number), Position.decode(after)) for name, number, after in wishes
         )
-        return Survey(Position.decode(lowest) if lowest else None, rewinds, age or 0.0)
+        return Survey(Position.decode(lowest) if lowest else None, rewinds)
 
     async def answer(self, rewind: Rewind, *, reachable: bool) -> None:
         """See ports.ledger."""
@@ -250,12 +255,22 @@ class PostgresLedger:
         self._app = app
         async with self._session.connection() as connection:
             await check_schema(connection)
-        await self._session.query(
-            "INSERT INTO readside.projections (app, projection) SELECT %s, unnest(%s::text[])"
-            " ON CONFLICT DO NOTHING",
-            [app, list(projections)],
-        )
+        if projections:
+            await self._session.query(
+                "INSERT INTO readside.projections (app, projection) SELECT %s, unnest(%s::text[])"
+                " ON CONFLICT DO NOTHING",
+                [app, list(projections)],
+            )
         return await self._capture()
+
+    async def others(self, projections: Sequence[str]) -> list[str]:
+        """Projections which readside still keeps WAL for, though they are not among these."""
+        found = await self._session.query(
+            "SELECT projection FROM readside.projections"
+            " WHERE app = %s AND NOT projection = ANY(%s) ORDER BY 1",
+            [self._app, list(projections)],
+        )
+        return [row[0] for row in found]
 
     async def history(self) -> Capture:
         """See ports.ledger."""
@@ -269,24 +284,23 @@ class PostgresLedger:
             [row.unit.projection for row in progress],
             [row.unit.partition for row in progress],
             [row.position.encode() for row in progress],
+            [row.durable.encode() if row.durable else None for row in progress],
             [row.nth for row in progress],
             [row.state for row in progress],
             [row.detail for row in progress],
             [row.rate for row in progress],
             [row.token for row in progress],
-            [row.age for row in progress],
         ]
         await self._session.query(
-            "INSERT INTO readside.progress AS p (app, projection, partition, position, nth, state,"
-            " detail, rate, token, verified_at) SELECT %s, projection, partition, position, nth,"
-            " state, detail, rate, token, clock_timestamp() - make_interval(secs => age)"
-            " FROM unnest(%s::text[], %s::int[], %s::text[], %s::bigint[], %s::text[], %s::text[],"
-            " %s::float8[], %s::bigint[], %s::float8[])"
-            " AS u(projection, partition, position, nth, state, detail, rate, token, age)"
+            "INSERT INTO readside.progress AS p (app, projection, partition, position, durable, nth,"
+            " state, detail, rate, token) SELECT %s, * FROM unnest(%s::text[], %s::int[],"
+            " %s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::float8[], %s::bigint[])"
             " ON CONFLICT (app, projection, partition) DO UPDATE SET position = excluded.position,"
+            # A new owner does not know yet; a store that went back takes it back, too.
+            " durable = CASE WHEN coalesce(excluded.durable, p.durable) > excluded.position"
+            " THEN excluded.position ELSE coalesce(excluded.durable, p.durable) END,"
             " nth = excluded.nth, state = excluded.state, detail = excluded.detail,"
-            " rate = excluded.rate, token = excluded.token, updated_at = clock_timestamp(),"
-            " verified_at = excluded.verified_at"
+            " rate = excluded.rate, token = excluded.token, updated_at = clock_timestamp()"
             " WHERE p.token <= excluded.token",
             [self._app, *columns],
         )

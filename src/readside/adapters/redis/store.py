@@ -1,6 +1,7 @@
 """Redis or Valkey as read store: plain JSON under plain keys, one script a batch.
 
 <projection>:<key>                         the document
+readside:<projection>:app                  the app that they belong to
 readside:<app>:<projection>:positions      hash: key -> the positions a document contains
 readside:<app>:<projection>:checkpoints    hash: partition -> checkpoint
 readside:<app>:<projection>:parked         hash: key -> partition:parking of the document, separated by blanks
@@ -10,6 +11,7 @@ readside:<app>:<projection>:halted         hash: partition -> why the projection
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -24,6 +26,8 @@ from readside.core.folding import Batch, Stored
 from readside.core.record import Checkpoint
 from readside.ports.store import Outcome, Reading, StoreTraits
 from readside.ports.traits import Promise
+
+log = logging.getLogger("readside.redis")
 
 
 class Script:
@@ -84,20 +88,34 @@ class RedisStore:
         )
         self._app = ""
 
-    async def open(self, app: str) -> None:
+    async def open(self, app: str, projections: Sequence[str] = ()) -> None:
         """See ports.store."""
         self._app = app
         async with self._translated():
             await self._client.ping()  # tells what is wrong with the URL
+            for projection in projections:
+                await self._own(projection)
             try:
                 found: dict[str, Any] = await self._client.config_get("maxmemory-policy")
             except failures.ResponseError:
-                return  # CONFIG is not allowed here; `doctor` cannot look either
+                log.info("%s does not let us see its maxmemory-policy", self._server)
+                return
         policy = found.get("maxmemory-policy", "noeviction")
         if policy not in _SAFE_POLICIES:
             raise RefusedError(
                 f"{self._server} evicts documents (maxmemory-policy {policy}).",
                 mend="CONFIG SET maxmemory-policy noeviction",
+            )
+
+    async def _own(self, projection: str) -> None:
+        """Make sure that no other app keeps documents under the same plain keys."""
+        name = f"readside:{projection}:app"
+        await self._client.setnx(name, self._app)
+        owner = (await self._client.get(name) or b"").decode()
+        if owner not in ("", self._app):
+            raise RefusedError(
+                f"{self._server}: the documents {projection}:… belong to app {owner}.",
+                mend=f"use another database of the server, or another name; or: DEL {name}",
             )
 
     async def checkpoints(
@@ -159,16 +177,20 @@ class RedisStore:
         """See ports.store."""
         # One transaction where it matters: documents, checkpoints and parkings of one moment.
         pipe = self._client.pipeline(transaction=bool(partitions))
-        pipe.mget([f"{projection}:{key}" for key in keys] or [""])
         pipe.hvals(self._name(projection, "halted"))
+        if keys:
+            pipe.mget([f"{projection}:{key}" for key in keys])
         if partitions:
             pipe.hmget(self._name(projection, "checkpoints"), [str(n) for n in partitions])
-            pipe.hmget(self._name(projection, "parked"), [*keys] or [""])
+        if partitions and keys:
+            pipe.hmget(self._name(projection, "parked"), list(keys))
         async with self._translated(), pipe:
-            documents, halted, *further = await pipe.execute()
-        checkpoints, parked = further or ([], [])
+            halted, *answers = await pipe.execute()
+        documents = answers.pop(0) if keys else []
+        checkpoints = answers.pop(0) if partitions else []
+        parked = answers.pop(0) if answers else []
         return Reading(
-            documents if keys else [],
+            documents,
             halted[0].decode() if halted else "",
             _checkpoints(partitions, checkpoints),
             frozenset(
@@ -209,7 +231,10 @@ class RedisStore:
                 pipe.hset(names["checkpoints"], mapping=texts)
             await pipe.execute()
             removed = await self._empty(projection, names["positions"])
-            await self._client.delete(names["positions"], names["parked"], names["halted"])
+            gone = [names["positions"], names["parked"], names["halted"]]
+            if checkpoints is None:
+                gone.append(f"readside:{projection}:app")
+            await self._client.delete(*gone)
         return removed
 
     async def _empty(self, projection: str, positions: str) -> int:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from readside.adapters.postgres.session import Session
 from readside.app import App
@@ -54,7 +55,7 @@ def _table(found: Sequence[ParkedDocument]) -> None:
         table.add_row(
             one.name, f"{one.events}", f"{one.attempts}", one.parked_at[:19], one.event_type, error
         )
-    Console().print(table)
+    Console(markup=False, highlight=False).print(table)
 
 
 async def show(target: str, choice: Choice, *, json: bool) -> int:
@@ -64,15 +65,15 @@ async def show(target: str, choice: Choice, *, json: bool) -> int:
     if json:
         print(msgspec.json.encode(details).decode())
         return 0
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(markup=False, highlight=False, soft_wrap=True)
     for detail in details:
         one = detail.document
-        console.print(f"[bold]{one.name}[/bold]  partition {one.partition}")
+        console.print(Text(one.name, style="bold"), f" partition {one.partition}")
         console.print(f"  parked at {one.parked_at}, last try {one.tried_at}, tries {one.attempts}")
-        console.print(detail.traceback, markup=False, style="dim")
+        console.print(detail.traceback, style="dim")
         for event in detail.waiting:
             line = f"  {event.position}  {event.type} v{event.version}  {event.payload}"
-            console.print(line, markup=False)
+            console.print(line)
     if not details:
         print("nothing is parked")
     return 0

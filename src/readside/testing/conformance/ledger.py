@@ -30,8 +30,8 @@ class Ledger(RelayLedger, ProjectorLedger, Protocol):
 
 
 def progress(unit: Unit, position: Position, nth: int = 1) -> Progress:
-    """A report of a unit that follows."""
-    return Progress(unit, position, nth, "following", "", 1.5)
+    """A report of a unit that follows, and whose store forgets nothing of it."""
+    return Progress(unit, position, position, nth, "following", "", 1.5)
 
 
 class LedgerContract(ABC):
@@ -181,6 +181,36 @@ class LedgerContract(ABC):
         assert survey.applied is None
         assert survey.rewinds == ()
 
+    async def test_what_is_not_durable_does_not_count(self, ledger: Ledger) -> None:
+        capture = await ledger.register(self.app, ["a"])
+        units = [Unit("a", number) for number in range(capture.partitions)]
+        low, high = Position(capture.epoch, 100, 1), Position(capture.epoch, 200, 1)
+
+        async def tell(position: Position, durable: Position | None, token: int = 1) -> None:
+            reports = [progress(unit, position) for unit in units]
+            await ledger.report([one._replace(durable=durable, token=token) for one in reports])
+
+        await tell(high, None)
+        assert (await ledger.survey()).applied is None
+        await tell(high, low)
+        assert (await ledger.survey()).applied == low
+        await tell(high, None, token=2)  # a new owner does not know yet what the old one knew
+        assert (await ledger.survey()).applied == low
+        await tell(high, high, token=1)  # the old one wakes up
+        assert (await ledger.survey()).applied == low
+        await tell(high, high, token=2)
+        assert (await ledger.survey()).applied == high
+        await tell(low, None, token=3)  # the store went back
+        assert (await ledger.survey()).applied == low
+
+    async def test_what_is_lost_keeps_nothing_back(self, ledger: Ledger) -> None:
+        capture = await ledger.register(self.app, ["a", "b"])
+        low, high = Position(capture.epoch, 100, 1), Position(capture.epoch, 200, 1)
+        for number in range(capture.partitions):
+            await ledger.report([progress(Unit("a", number), high)])
+            await ledger.report([progress(Unit("b", number), low)._replace(state="lost")])
+        assert (await ledger.survey()).applied == high
+
     async def test_applied_is_the_lowest_of_all_units(self, ledger: Ledger) -> None:
         capture = await ledger.register(self.app, ["a", "b"])
         units = [Unit(name, n) for name in "ab" for n in range(capture.partitions)]
@@ -200,19 +230,6 @@ class LedgerContract(ABC):
         await ledger.report([progress(unit, Position(capture.epoch, 500, 1)) for unit in units])
         await ledger.report([progress(units[0], Position(capture.epoch, 200, 0))])
         assert (await ledger.survey()).applied == Position(capture.epoch, 200, 0)
-
-    async def test_a_survey_is_as_old_as_the_oldest_look_at_a_store(self, ledger: Ledger) -> None:
-        capture = await ledger.register(self.app, ["a"])
-        reports = [
-            progress(Unit("a", n), Position(capture.epoch, 500, 1))._replace(age=1000.0)
-            for n in range(capture.partitions)
-        ]
-        await ledger.report(reports)
-        assert 1000 <= (await ledger.survey()).age < 2000
-        await ledger.report([report._replace(age=0.0) for report in reports[1:]])
-        assert 1000 <= (await ledger.survey()).age < 2000
-        await ledger.report([report._replace(age=0.0) for report in reports])
-        assert 0 <= (await ledger.survey()).age < 1000
 
     async def test_positions_are_compared_as_positions(self, ledger: Ledger) -> None:
         capture = await ledger.register(self.app, ["a"])

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from readside.core.errors import UnavailableError
+from readside.core.errors import RefusedError, UnavailableError
 from readside.core.folding import Batch, Stored, Write
 from readside.core.position import Position
 from readside.core.record import Checkpoint
@@ -360,6 +360,57 @@ class StoreContract(ABC):
         assert await self._put(store, projection, *writes) is Outcome.APPLIED
         assert (await store.read(projection, ["small", "big"])).documents == [small, big]
         assert await self.peek(f"{projection}:big") == big
+
+    async def test_nobody_else_writes_under_the_name_of_a_projection(
+        self, store: Store, projection: str
+    ) -> None:
+        await store.open("one_app", [projection])
+        await store.open("one_app", [projection])
+        other = await self.make()
+        try:
+            with pytest.raises(RefusedError, match=projection):
+                await other.open("another_app", [projection])
+        finally:
+            await other.close()
+
+    async def test_a_parked_document_is_told_to_readers_of_its_partition(
+        self, store: Store, projection: str
+    ) -> None:
+        batch = Batch(projection, 0, None, checkpoint(1), (), parked=(("x y", "p1"), ("z", "p2")))
+        assert await store.apply(batch) is Outcome.APPLIED
+        assert (await store.read(projection, ["x y", "w"], [0, 1])).parked == {"x y"}
+        assert (await store.read(projection, ["x y"], [1])).parked == frozenset()
+        assert (await store.read(projection, ["x y"])).parked == frozenset()
+        again = Batch(projection, 1, None, checkpoint(1), (), parked=(("x y", "p3"),))
+        assert await store.apply(again) is Outcome.APPLIED
+        await store.unpark(projection, 0, "x y", "p9")  # another parking of the same document
+        assert (await store.read(projection, ["x y"], [0])).parked == {"x y"}
+        await store.unpark(projection, 0, "x y", "p1")
+        assert (await store.read(projection, ["x y"], [0])).parked == frozenset()
+        assert (await store.read(projection, ["x y"], [1])).parked == {"x y"}
+
+    async def test_documents_and_checkpoints_are_read_together(
+        self, store: Store, projection: str
+    ) -> None:
+        await self._put(store, projection, Write("x", "", positions(1), b"1"))
+        found = await store.read(projection, ["x", "y"], [0, 1])
+        assert found.documents == [b"1", None]
+        assert dict(found.checkpoints) == {0: checkpoint(1)}
+        assert dict((await store.read(projection, [], [0])).checkpoints) == {0: checkpoint(1)}
+
+    async def test_a_reset_leaves_nothing_but_the_checkpoints_it_is_given(
+        self, store: Store, projection: str
+    ) -> None:
+        writes = [Write(f"x{n}", "", positions(1), b"1") for n in range(2500)]
+        await self._put(store, projection, *writes, Write("gone", "", positions(1), None))
+        await store.halt(projection, 0, "wrong")
+        assert await store.reset(projection, {0: checkpoint(7)}) == 2500
+        keys = [write.key for write in writes]
+        found = await store.read(projection, keys, [0, 1])
+        assert found == Reading([None] * 2500, "", {0: checkpoint(7)}, frozenset())
+        assert set(await store.load(projection, [*keys, "gone"])) == {Stored(None, "")}
+        await store.reset(projection, None)
+        assert dict(await store.checkpoints(projection, [0])) == {}
 
     async def test_halting_is_told_to_readers_and_taken_back(
         self, store: Store, projection: str

@@ -31,14 +31,13 @@ CREATE TABLE readside.progress (
     projection    text NOT NULL,
     partition     integer NOT NULL,
     position      text COLLATE "C" NOT NULL,
+    durable       text COLLATE "C",
     nth           bigint NOT NULL,
     state         text NOT NULL,
     detail        text NOT NULL,
     rate          double precision NOT NULL,
     token         bigint NOT NULL,
     updated_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- When the read store was last seen to be there.
-    verified_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (app, projection, partition)
 ) WITH (fillfactor = 50);
 

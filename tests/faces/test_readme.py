@@ -1,0 +1,30 @@
+"""The first minutes with readside, as the README tells them, on embedded servers of their own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+README = Path(__file__).parent.parent.parent / "README.md"
+
+
+def test_the_example_runs_as_it_stands_there(desk):
+    (program,) = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    desk.write("shop.py", program)
+    desk.start("run", "shop:app").until("relay streaming; user following")
+    said = subprocess.run(
+        [sys.executable, "shop.py"],
+        cwd=desk.directory,
+        env=desk.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.stdout == "User(id=1, name='Ada', email='ada@example.com')\n", said.stderr
+    assert desk.do("status", "shop:app").code == 0
+    assert "nothing is parked" in desk.do("dead-letters", "list", "shop:app").out
+    assert "1 documents removed" in desk.do("reset", "shop:app", "user", "--yes").out
+    assert "user is forgotten" in desk.do("forget", "shop:app", "user", "--yes").out
