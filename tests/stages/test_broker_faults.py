@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from readside.ports.probe import listening
@@ -208,3 +210,64 @@ def test_a_slow_projector_loses_nothing(tell, shape):
             await told.end()
 
     run(story())
+
+
+def test_an_offset_whose_record_was_lost_and_used_again(tell):
+    """PostgreSQL was bound to forget what the projector never had: the log has it, before the offset."""
+
+    async def story():
+        async with tell(Shape(settle_delay=0.5, retained_wal=0, partitions=1)) as told:
+            world = told.world
+            world.start(projector=False)
+            projector = world.start(relay=False)
+            await told.write(6)
+            await told.in_step()
+            await projector.stop()
+            world.log.lose_tail(0, 4)
+            for _ in range(10):
+                told.writer.commit()
+                await world.clock.sleep(1)
+            notes = world.database.tables.notes
+            assert notes.confirmed > world.checkpoints("trail")[0].position.lsn
+            world.start(relay=False)
+            await told.end()
+            assert not world.library.shelves.halted
+
+    run(story())
+
+
+class Slow:
+    """A log that takes a second for every batch."""
+
+    async def before(self, call):
+        if call == "broker.publish":
+            await asyncio.sleep(1)
+
+    async def after(self, call):
+        pass
+
+
+def test_a_relay_that_dies_within_a_transaction_begins_at_its_beginning(tell):
+    """A place in the middle of a transaction is none to start from, even where the reader pauses."""
+
+    async def story(seconds):
+        shape = Shape(settle_delay=0.0, chunk=2, stutter=True, partitions=1)
+        async with tell(shape) as told:
+            world = told.world
+            world.start(relay=False)
+            world.gate = Slow()
+            relay = world.start(projector=False)
+            await told.write(2, pause=8)
+            told.writer.commit(1)
+            world.database.commit(*(told.writer.event() for _ in range(7)))
+            await world.clock.sleep(seconds)
+            await relay.kill()
+            world.processes.remove(relay)
+            world.gate = None
+            world.start(projector=False)
+            await told.write(3)
+            await told.end()
+            assert not world.library.shelves.halted
+
+    for tenths in range(10, 70, 3):
+        run(story(tenths / 10))

@@ -179,6 +179,8 @@ def _fold_joined(documents: Documents, step: Step) -> None:
 
 
 def _fold_fragile(documents: Documents, step: Step) -> None:
+    if isinstance(documents.get(step.value["id"]), str):
+        return  # it stays as wrong as it is
     if step.type == "thing.wrote":
         _fold_trail(documents, step)
     elif step.type == "thing.spoiled":
