@@ -226,6 +226,8 @@ class Faults:
     def _felt(proxy: Any, kind: str) -> int:
         if kind == "refuse":
             return int(proxy.refusals + proxy.cuts)
+        if kind == "mute":
+            return int(proxy.held + proxy.cuts)
         return int(proxy.delays if kind == "delay" else proxy.held)
 
     async def _isolate(self, fault: Fault) -> None:

@@ -71,22 +71,22 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "slot confirmed before the projections have applied",
         "relay/relay.py",
-        "bookmark = shipping.settling.settle(self._ripe(survey, shipping.epoch))",
+        "bookmark = shipping.settling.settle(applied)",
         "bookmark = shipping.settling.force()",
         (_STAGES, _DIRECT, _STREAM),
     ),
     Mutant(
         "predecessor not checked",
         "core/chain.py",
-        "    if predecessor <= applied:\n",
-        "    if predecessor <= applied or True:\n",
+        "    if record.predecessor > applied.position:\n",
+        "    if record.predecessor > applied.position and False:\n",
         (_CORE, _STREAM),
     ),
     Mutant(
         "duplicates not told apart",
         "core/chain.py",
-        "    if position <= applied:\n",
-        "    if position <= applied and False:\n",
+        "    if record.position <= applied.position:\n",
+        "    if record.position <= applied.position and False:\n",
         (_CORE, _STREAM),
     ),
     Mutant(
