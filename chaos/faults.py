@@ -266,21 +266,29 @@ class Faults:
         """Wait until something was committed which no projector can have applied, or a while."""
         seen: int | None = None
         for _ in range(25):
-            try:
-                async with asyncio.timeout(2):
-                    connection: Any = await psycopg.AsyncConnection.connect(
-                        self._world.dsn, connect_timeout=2
-                    )
-                    async with connection:
-                        found = await connection.execute("SELECT sum(version) FROM chaos.keys")
-                        (count,) = await found.fetchone()
-            except (psycopg.Error, TimeoutError, OSError):
-                count = None
+            row = await self._ask("SELECT sum(version) FROM chaos.keys")
+            count = row and row[0]
             if seen is None:
                 seen = count
             elif count is not None and count >= seen + _BACKLOG:
                 return
             await self._last(0.2)
+
+    async def _parked(self, key: str) -> bool:
+        query = "SELECT 1 FROM readside.parked_documents WHERE key = %s"
+        return await self._ask(query, [key]) is not None
+
+    async def _ask(self, query: str, values: Any = None) -> Any:
+        """One row from PostgreSQL; None for no row and for no answer."""
+        try:
+            async with asyncio.timeout(2):
+                connection: Any = await psycopg.AsyncConnection.connect(
+                    self._world.dsn, connect_timeout=2
+                )
+                async with connection:
+                    return await (await connection.execute(query.encode(), values)).fetchone()
+        except (psycopg.Error, TimeoutError, OSError):
+            return None
 
     async def _wipe(self, kind: str) -> int:
         for _ in range(20):
@@ -349,6 +357,8 @@ class Faults:
         self._timeline.poisons[tag] = [key, time.time(), None]
         self._timeline.note(fault, 1, f"{key} is poisoned by {tag}")
         await self._last(fault.duration)
+        while not self._stopping.is_set() and not await self._parked(key):
+            await self._last(0.5)  # the projectors are behind: the mend would come before the fall
         (self._world.mended / tag).touch()
         self._timeline.poisons[tag][2] = time.time()
 
