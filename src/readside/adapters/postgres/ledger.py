@@ -213,7 +213,9 @@ class PostgresLedger:
     async def tell(self, state: str) -> None:
         """See ports.ledger."""
         await self._session.query(
-            "UPDATE readside.capture SET state = %s, updated_at = clock_timestamp() WHERE app = %s",
+            # Not where another relay ships: this one may be a standby.
+            "UPDATE readside.capture SET state = %s, updated_at = clock_timestamp() WHERE app = %s"
+            " AND (state LIKE 'retrying%%' OR updated_at < clock_timestamp() - interval '2 seconds')",
             [state, self._app],
         )
 
