@@ -92,15 +92,13 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "parked after the checkpoint",
         "projector/folds.py",
-        "            batch = Batch(*self._unit, expected, checkpoint, folded.writes, parked)\n"
-        "            outcome = await self._store.apply(batch)\n",
-        "            if parked:\n"
+        "            folded, parked = await self._fold(steps, survived)\n",
+        "            if self._parked and expected != checkpoint:\n"
         "                early = Batch(*self._unit, expected, checkpoint, (), ())\n"
         "                await self._store.apply(early)\n"
         "                expected = checkpoint\n"
-        "            batch = Batch(*self._unit, expected, checkpoint, folded.writes, parked)\n"
-        "            outcome = await self._store.apply(batch)\n",
-        (_SIMULATE, _POISON),
+        "            folded, parked = await self._fold(steps, survived)\n",
+        (_STAGES, _SIMULATE, _POISON),
     ),
     Mutant(
         "later events of a parked document not held back",
