@@ -155,8 +155,8 @@ class PostgresLedger:
             [newest.epoch + 1, identity.system, identity.timeline, lsn, lsn, self._app],
         )
         log.error(
-            "history of app %s restarted: %s. Epoch %s begins at %s; projections which had not"
-            " applied everything before have to be rebuilt",
+            "history of app %s restarted: %s. Epoch %s begins at %s; what was recorded just before may"
+            " be missing, so projections stand still until: readside reset module:app … --give-up",
             self._app, reason, epoch, format_lsn(lsn),
         )  # fmt: skip
 
