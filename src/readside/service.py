@@ -26,8 +26,8 @@ from readside.ports.ending import end
 from readside.ports.ledger import Capture
 from readside.ports.store import Store
 from readside.ports.traits import Promise
-from readside.projector.lane import Surroundings
 from readside.projector.projector import Projector
+from readside.projector.surroundings import Surroundings
 from readside.relay.relay import Relay, RelaySettings
 from readside.runtime import Addresses, Runtime
 from readside.wiring import broker_for, store_for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import NamedTuple
@@ -45,6 +46,35 @@ def judge(applied: Head, record: Record) -> Verdict:
     if record.predecessor > applied.position:
         return Verdict.HOLE
     return Verdict.NEXT if record.nth == applied.nth + 1 else Verdict.FORK
+
+
+class Sifted(NamedTuple):
+    """What is to be done about records that came."""
+
+    #: Those to apply, in order.
+    fresh: list[Record]
+    #: The one that cannot be applied because of a hole or a fork; those after it are of no use yet.
+    stopper: Record | None
+    verdict: Verdict
+
+
+def sift(applied: Head, records: list[Record]) -> Sifted:
+    """Take what is next, drop duplicates, stop at a hole or a fork."""
+    if judge(applied, records[0]) is Verdict.NEXT and all(
+        left.position == right.predecessor for left, right in itertools.pairwise(records)
+    ):
+        return Sifted(
+            records, None, Verdict.NEXT
+        )  # by far the most frequent: a whole batch in order
+    fresh: list[Record] = []
+    for record in records:
+        verdict = judge(applied, record)
+        if verdict is Verdict.NEXT:
+            fresh.append(record)
+            applied = Head(record.position, record.nth)
+        elif verdict is not Verdict.DUPLICATE:
+            return Sifted(fresh, record, verdict)
+    return Sifted(fresh, None, Verdict.NEXT)
 
 
 class Chain:

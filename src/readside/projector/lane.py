@@ -3,73 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-from dataclasses import dataclass, field
 from typing import Any
 
 from readside.core.backoff import Backoff
-from readside.core.batching import Limits
-from readside.core.chain import Head, Verdict, judge
-from readside.core.complaints import Complaints
+from readside.core.chain import Head, Verdict, sift
 from readside.core.durability import Durability
-from readside.core.errors import (
-    FencedError,
-    HandlerError,
-    HistoryLostError,
-    LeaseLostError,
-    ReadsideError,
-)
+from readside.core.errors import FencedError, HistoryLostError, LeaseLostError, ReadsideError
 from readside.core.folding import Batch, Folder
 from readside.core.position import BEGINNING, Position
 from readside.core.projection import Projection
 from readside.core.record import Checkpoint, Record, Watermark
 from readside.core.shipping import Wish
-from readside.ports.broker import Broker, Subscription
-from readside.ports.clock import Clock
-from readside.ports.ledger import Capture, Lease, Leases, Parking, Progress, ProjectorLedger
+from readside.ports.broker import Subscription
+from readside.ports.ledger import Lease, Progress
 from readside.ports.probe import probe
-from readside.ports.store import Outcome, Store
+from readside.ports.store import Outcome
+from readside.projector.claim import MEND, claim
 from readside.projector.folds import Folds
 from readside.projector.healing import Healing, Step
+from readside.projector.surroundings import Surroundings
+from readside.projector.trial import Trial
 
 log = logging.getLogger("readside.projector")
 
-_LIMITS = Limits()
-_MEND = (
-    "restore what is missing, or give it up and begin again with what there is:"
-    " readside reset module:app projection --give-up"
-)
 #: Seconds to wait for records before looking after other things.
 _PATIENCE = 0.5
 #: Seconds of idleness after which the store is asked whether the checkpoint is still there.
 _LOOK_AFTER = 1.0
-#: Owners in a row which applied nothing: from then on, one record at a time, each announced before.
-_SUSPICIOUS = 3
-#: Tries of one record which ended with the process, before it is parked without another.
-_FATAL_TRIES = 3
-#: Records applied one at a time before the suspicion is dropped.
-_CAREFUL_RECORDS = 100
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What every lane of a projector works with."""
-
-    broker: Broker
-    store: Store
-    ledger: ProjectorLedger
-    parking: Parking
-    leases: Leases
-    worker: str
-    clock: Clock
-    #: Shared, so that one broken server is one complaint and not one a partition.
-    complaints: Complaints = field(default_factory=Complaints)
-    #: Of the records under suspicion one is tried at a time, or a death would convict all of them.
-    trial: asyncio.Lock = field(default_factory=asyncio.Lock)
-    limits: Limits = _LIMITS
-    #: Seconds in which the store brings to disk, and to its replicas, what it was given.
-    settle_delay: float = 5.0
 
 
 class Lane:
@@ -86,7 +47,6 @@ class Lane:
         self._clock = around.clock
         self._folds = Folds(lease.unit, Folder(projection), around.store, around.parking)
         self._checkpoint = Checkpoint(BEGINNING, 0, "", lease.token)
-        self._found: Checkpoint | None = None
         self._durability = Durability(around.settle_delay)
         self._healing = Healing()
         #: The last record of the partition that a watermark has named.
@@ -95,7 +55,7 @@ class Lane:
         self._patience = Backoff(first=10.0, longest=600.0)
         self._from_first = False
         self._looked_at = 0.0
-        self._careful = _CAREFUL_RECORDS if lease.starts >= _SUSPICIOUS else 0
+        self._trial = Trial(lease, around)
         #: Whether the store may still tell readers that this partition is lost.
         self._halted = True
         self.state = "starting"
@@ -151,17 +111,18 @@ class Lane:
             log.warning("%s: %s", self._name, failure)
         # Rarely: to look again may mean to read the broker's whole log.
         again_at = self._clock.now() + self._patience.next(self._clock.chance())
-        while self._clock.now() < again_at and not await self._was_reset():
+        before = await self._stored()
+        while self._clock.now() < again_at and await self._stored() in (None, before):
             await self._clock.sleep(_LOOK_AFTER)
         self._healing = Healing()
 
-    async def _was_reset(self) -> bool:
+    async def _stored(self) -> Checkpoint | None:
         unit = self.lease.unit
         try:
             found = await self._around.store.checkpoints(unit.projection, [unit.partition])
         except ReadsideError:
-            return False
-        return found.get(unit.partition) not in (self._found, self._checkpoint)
+            return None
+        return found.get(unit.partition)
 
     async def _session(self) -> None:
         await self._claim()
@@ -182,133 +143,52 @@ class Lane:
             await subscription.close()
 
     async def _claim(self) -> None:
-        """Begin at the store's checkpoint, and put our token there: older owners are fenced off."""
-        unit, store = self.lease.unit, self._around.store
-        history = await self._around.ledger.history()
-        found = (await store.checkpoints(unit.projection, [unit.partition])).get(unit.partition)
-        self._found = found
-        await self._outbid(found)
-        await self._check(found, history)
-        start = found or Checkpoint(history.origin, 0, "", 0)
-        self._checkpoint = start._replace(token=self.lease.token)
+        self.lease, self._checkpoint = await claim(self.lease, self._around)
         self._known = True
         self._durability = Durability(self._around.settle_delay)
         self._durability.went_to(self._checkpoint.position, self._clock.now())
-        if found == self._checkpoint:
-            return
-        claim = Batch(unit.projection, unit.partition, found, self._checkpoint, ())
-        if await store.apply(claim) is not Outcome.APPLIED:
-            raise FencedError("the checkpoint changed while it was claimed")
-        probe("projector.claimed")
-
-    async def _outbid(self, found: Checkpoint | None) -> None:
-        if found is None or found.token <= self.lease.token:
-            return
-        around = self._around
-        newer = await around.leases.outbid(around.worker, self.lease, found.token)
-        if newer is None:
-            raise LeaseLostError(f"a worker with token {found.token} has it")
-        self.lease = newer
-
-    async def _check(self, found: Checkpoint | None, history: Capture) -> None:
-        """Make sure that the store's state belongs to the history that is shipped."""
-        if found is None:
-            if not history.complete:
-                raise HistoryLostError(
-                    "nothing is in the read store, and the history before its last restart is gone",
-                    mend=_MEND,
-                )
-        elif found.position.epoch > history.epoch or (
-            found.position.epoch == history.epoch
-            and found.position.lsn > await self._around.ledger.flushed()
-        ):
-            raise HistoryLostError(
-                f"the read store is at {found.position}, after the end of the database's log:"
-                " the database went back in time",
-                mend=_MEND,
-            )
 
     async def _step(self, subscription: Subscription) -> None:
-        limits = self._around.limits
-        if self._careful and not self._healing.active:  # behind a hole most are only dropped
-            limits = limits._replace(records=1)
+        # Behind a hole most are only dropped.
+        limits = self._around.limits if self._healing.active else self._trial.limits()
         records, watermark = await subscription.read(limits, _PATIENCE)
         if records:
-            fresh, hole = self._sift(records)
-            for some in [[record] for record in fresh] if self._careful else [fresh]:
-                if some:
-                    await self._apply(some)
-                    await self._be_well()
-            if hole is not None:
-                reason = f"{hole.position} follows {hole.predecessor}"
-                await self._heal(reason, records[-1].position)
+            await self._take(records)
         if watermark is not None:
             self._newest = max(self._newest, watermark.last)
             await self._heed(watermark, idle=not records)
         elif not records:
             await self._look()
 
-    def _sift(self, records: list[Record]) -> tuple[list[Record], Record | None]:
-        """Take what is next, drop duplicates, stop at a hole."""
+    async def _take(self, records: list[Record]) -> None:
         applied = Head(self._checkpoint.position, self._checkpoint.nth)
-        if judge(applied, records[0]) is Verdict.NEXT and all(
-            left.position == right.predecessor for left, right in itertools.pairwise(records)
-        ):
-            return records, None  # by far the most frequent: a whole batch in its order
-        fresh: list[Record] = []
-        for record in records:
-            verdict = judge(applied, record)
-            if verdict is Verdict.NEXT:
-                fresh.append(record)
-                applied = Head(record.position, record.nth)
-            elif verdict is Verdict.HOLE:
-                return fresh, record
-            elif verdict is Verdict.FORK:
-                raise HistoryLostError(
-                    f"record {record.nth} at {record.position} follows record {applied.nth} at"
-                    f" {applied.position}: the database went back in time and took another way",
-                    mend=_MEND,
-                )
-        return fresh, None
+        fresh, stopper, verdict = sift(applied, records)
+        for some in [[record] for record in fresh] if self._trial.on else [fresh]:
+            if some:
+                await self._apply(some)
+                await self._be_well()
+        if stopper is None:
+            return
+        if verdict is Verdict.FORK:
+            raise HistoryLostError(
+                f"record {stopper.nth} at {stopper.position} follows record {self._checkpoint.nth} at"
+                f" {self._checkpoint.position}: the database went back in time and took another way",
+                mend=MEND,
+            )
+        reason = f"{stopper.position} follows {stopper.predecessor}"
+        await self._heal(reason, records[-1].position)
 
     async def _apply(self, records: list[Record]) -> None:
         last = records[-1]
         offset = last.offset or self._checkpoint.offset
         checkpoint = Checkpoint(last.position, last.nth, offset, self.lease.token)
-        if self._careful:
-            async with self._around.trial:
-                await self._apply_carefully(last, checkpoint)
+        if self._trial.on:
+            await self._trial.apply(self.lease, self._folds, last, self._checkpoint, checkpoint)
         else:
             await self._folds.apply(records, self._checkpoint, checkpoint)
         self._went_to(checkpoint)
         self.applied += len(records)
-        self._careful = max(0, self._careful - 1)
         probe("projector.applied")
-
-    async def _apply_carefully(self, record: Record, checkpoint: Checkpoint) -> None:
-        """Apply one record, announced before, so that one which ends the process is found out."""
-        leases = self._around.leases
-        tries = await leases.attempt(self.lease, record.position)
-        probe("projector.announced")
-        if tries == 0:
-            raise LeaseLostError("the lease has run out")
-        fatal = None
-        if tries > _FATAL_TRIES:
-            fatal = HandlerError(
-                f"{tries - 1} processes died or hung while they applied {record.type} of key {record.key}.",
-                mend="look for endless loops, deep recursion and memory in the handler",
-            )
-
-        async def survived() -> None:
-            await leases.attempt(self.lease, None)
-
-        try:
-            await self._folds.apply(
-                [record], self._checkpoint, checkpoint, fatal, survived=survived
-            )
-        except ReadsideError:
-            await survived()  # it was a server, not the record
-            raise
 
     async def _be_well(self) -> None:
         """A next record was applied: no hole here, and nothing lost."""
@@ -379,7 +259,7 @@ class Lane:
         elif step is Step.LOST:
             raise HistoryLostError(
                 f"{reason}, and neither PostgreSQL nor the broker has what is between",
-                mend=_MEND,
+                mend=MEND,
             )
 
     def progress(self, rate: float) -> Progress | None:

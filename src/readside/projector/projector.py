@@ -12,7 +12,8 @@ from readside.core.leases import Unit
 from readside.core.projection import Projection
 from readside.ports.ending import end
 from readside.ports.ledger import Lease, Progress
-from readside.projector.lane import Lane, Surroundings
+from readside.projector.lane import Lane
+from readside.projector.surroundings import Surroundings
 
 log = logging.getLogger("readside.projector")
 

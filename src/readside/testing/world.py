@@ -27,8 +27,8 @@ from readside.ports.broker import Broker
 from readside.ports.ending import end
 from readside.ports.ledger import Capture
 from readside.ports.store import Store
-from readside.projector.lane import Surroundings
 from readside.projector.projector import Projector
+from readside.projector.surroundings import Surroundings
 from readside.relay.relay import Relay, RelaySettings
 from readside.testing.clock import LoopClock
 from readside.testing.faults import Gate, Life, gated

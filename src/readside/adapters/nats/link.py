@@ -98,9 +98,30 @@ class Link:
 
     async def _drop(self) -> None:
         client, self._client = self._client, None
-        if client is not None and not client.is_closed:
+        if client is not None and client.is_closed:
+            _sweep(client)
+        elif client is not None:
             try:
                 async with asyncio.timeout(1):
                     await client.close()
             except (NatsError, OSError, TimeoutError) as error:
                 log.debug("closing: %r", error)
+
+
+def _sweep(client: Client) -> None:
+    """End what a client leaves behind whose connection broke while it was writing.
+
+    nats-py closes itself then, and on uvloop its last write raises what it does not expect: its
+    tasks end with an error that nobody looks at, or do not end at all.
+    """
+    names = ("_flusher_task", "_reading_task", "_ping_interval_task")
+    tasks = [getattr(client, name, None) for name in names]
+    subscriptions = getattr(client, "_subs", {}).values()
+    tasks += [getattr(one, "_wait_for_msgs_task", None) for one in subscriptions]
+    for task in tasks:
+        if task is None:
+            continue
+        if task.done():
+            _ = task.cancelled() or task.exception()  # looked at
+        else:
+            task.cancel()

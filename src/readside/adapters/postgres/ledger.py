@@ -155,8 +155,8 @@ class PostgresLedger:
             [newest.epoch + 1, identity.system, identity.timeline, lsn, lsn, self._app],
         )
         log.error(
-            "history of app %s restarted: %s. Epoch %s begins at %s; projections which had not"
-            " applied everything before have to be rebuilt",
+            "history of app %s restarted: %s. Epoch %s begins at %s; what was recorded just before may"
+            " be missing, so projections stand still until: readside reset module:app … --give-up",
             self._app, reason, epoch, format_lsn(lsn),
         )  # fmt: skip
 
@@ -213,7 +213,9 @@ class PostgresLedger:
     async def tell(self, state: str) -> None:
         """See ports.ledger."""
         await self._session.query(
-            "UPDATE readside.capture SET state = %s, updated_at = clock_timestamp() WHERE app = %s",
+            # Not where another relay ships: this one may be a standby.
+            "UPDATE readside.capture SET state = %s, updated_at = clock_timestamp() WHERE app = %s"
+            " AND (state LIKE 'retrying%%' OR updated_at < clock_timestamp() - interval '2 seconds')",
             [state, self._app],
         )
 
