@@ -7,7 +7,7 @@ from importlib import resources
 from psycopg import errors, sql
 
 from readside.adapters.postgres.connection import Connection, connect, translated
-from readside.adapters.postgres.names import Names, checked_name
+from readside.adapters.postgres.names import COLUMNS, Names, checked_name
 from readside.adapters.postgres.partitions import tend_partitions
 from readside.core.errors import RefusedError, SchemaError, SettingsError
 from readside.core.position import format_lsn, parse_lsn
@@ -15,6 +15,8 @@ from readside.core.position import format_lsn, parse_lsn
 _LOCK = 0x7265616473696465  # "readside"
 _FAILOVER_SLOTS_SINCE = 170_000
 _OLDEST_SERVER = 140_000
+#: They exist since 15, whose first releases sent wrong rows with them.
+_COLUMN_LISTS_SINCE = 160_000
 
 
 async def install(dsn: str, app: str, partitions: int, max_payload: int) -> list[str]:
@@ -105,6 +107,9 @@ async def _branch(connection: Connection, names: Names, done: list[str]) -> None
             ).format(branch, sql.Literal(names.app))
         )
         done.append(f"table readside.{names.branch}")
+    # Only what the relay reads has to travel.
+    named = connection.info.server_version >= _COLUMN_LISTS_SINCE
+    columns = sql.SQL(f"({', '.join(COLUMNS)})" if named else "")
     if not await _exists(
         connection,
         "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = %s)",
@@ -112,9 +117,9 @@ async def _branch(connection: Connection, names: Names, done: list[str]) -> None
     ):
         await connection.execute(
             sql.SQL(
-                "CREATE PUBLICATION {} FOR TABLE {}"
+                "CREATE PUBLICATION {} FOR TABLE {} {}"
                 " WITH (publish = 'insert', publish_via_partition_root = true)"
-            ).format(sql.Identifier(names.publication), branch)
+            ).format(sql.Identifier(names.publication), branch, columns)
         )
         done.append(f"publication {names.publication}")
 

@@ -8,6 +8,9 @@ from typing import NamedTuple
 from readside.core.errors import SettingsError
 
 # No double underscore: it separates an app from the day in the names of partitions.
+#: What the relay reads of a row of the outbox.
+COLUMNS = ("id", "type", "aggregateid", "version", "payload", "headers")
+
 _APP = re.compile(r"[a-z](?:_?[a-z0-9]){0,40}")
 _LONGEST = 41
 

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from readside.adapters.postgres.names import Names
+from readside.adapters.postgres.names import COLUMNS, Names
 from readside.adapters.postgres.stream import ReplicationStream
 from readside.core import pgoutput
 from readside.core.errors import DecodeError
@@ -18,8 +18,6 @@ from readside.ports.source import Chunk
 _CHUNK = 4000
 #: Seconds between unasked status messages: well below wal_sender_timeout.
 _STATUS_EVERY = 2.0
-
-_COLUMNS = ("id", "type", "aggregateid", "version", "payload", "headers")
 
 
 class OutboxReader:
@@ -96,7 +94,7 @@ class OutboxReader:
 
 def _find(table: str, columns: tuple[str, ...]) -> tuple[int, ...]:
     try:
-        return tuple(columns.index(column) for column in _COLUMNS)
+        return tuple(columns.index(column) for column in COLUMNS)
     except ValueError as error:
         raise DecodeError(f"readside.{table} lacks a column: {error}") from error
 
