@@ -344,3 +344,32 @@ async def test_the_source_forgets_only_what_was_applied(
         while await confirmed() <= token.position.lsn:
             await asyncio.sleep(0.01)
     await world.app.close()
+
+
+async def test_a_cancellation_that_comes_with_the_connection_is_kept(make_app: Any) -> None:
+    app = make_app(pool_size=1)
+    await (await app.runtime()).install()
+    reached = False
+
+    async def write() -> None:
+        nonlocal reached
+        async with app.transaction():
+            reached = True
+
+    await write()
+    reached = False
+    pool = await (await app.runtime()).pool()
+    connection = await pool.getconn()
+    writing = asyncio.create_task(write())
+    while not pool.get_stats().get("requests_waiting"):
+        await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    returning = asyncio.create_task(pool.putconn(connection))
+    returning.add_done_callback(lambda _: writing.cancel())
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert not reached
+    await write()  # the only connection is back
+    assert reached
+    await app.close()

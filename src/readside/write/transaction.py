@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -93,8 +94,10 @@ class Transaction:
         return await (await self.execute(query, *values)).fetchall()
 
     async def __aenter__(self) -> Self:
+        asked = _cancellations()
         self.connection = await self._pool.getconn()
         try:
+            _keep_cancellation(asked)
             self.connection.row_factory = namedtuple_row
             await self.connection.execute(b"BEGIN")
         except BaseException:
@@ -149,3 +152,18 @@ class Transaction:
             # Cancelled or broken in the middle: an unread answer must not meet the next user.
             await self.connection.close()
         await self._pool.putconn(self.connection)
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
+
+
+def _keep_cancellation(before: int) -> None:
+    """Raise a cancellation that was asked for since, and swallowed.
+
+    asyncio.wait_for, in which the pool waits, does that before Python 3.12 when the cancellation comes
+    together with the connection.
+    """
+    if _cancellations() > before:
+        raise asyncio.CancelledError
