@@ -8,11 +8,10 @@ from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import msgspec
-from nats.errors import Error as NatsError
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import NotFoundError
 
-from readside.adapters.nats.link import PATIENCE, Link
+from readside.adapters.nats.link import FAILURES, PATIENCE, Link
 from readside.adapters.nats.subscription import NatsSubscription
 from readside.adapters.nats.wire import headers_of, record_of, watermark_text
 from readside.core.errors import (
@@ -85,7 +84,7 @@ class NatsBroker:
                 if not create:
                     raise
             return await manager.add_stream(self._config())
-        except (NatsError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             raise self._link.translate(error) from error
 
     def _config(self) -> StreamConfig:
@@ -125,7 +124,7 @@ class NatsBroker:
                 )
             except NotFoundError:
                 continue
-            except (NatsError, OSError, TimeoutError) as error:
+            except FAILURES as error:
                 raise self._link.translate(error) from error
             try:
                 record = record_of(partition, last.data or b"", last.headers or {}, "")
@@ -156,7 +155,7 @@ class NatsBroker:
                 subject = f"{app}.{record.partition}.{record.type}"
                 await publish(subject, record.payload, headers=headers_of(record))
             sequence = await self._acknowledged(batch[-1])
-        except (NatsError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             self._sequence = None
             raise self._link.translate(error) from error
         expected, self._sequence = self._sequence + len(batch), sequence
@@ -189,7 +188,7 @@ class NatsBroker:
                 await client.publish(
                     self._watermarks(watermark.partition), watermark_text(watermark)
                 )
-        except (NatsError, OSError) as error:
+        except FAILURES as error:
             raise self._link.translate(error) from error
 
     def _watermarks(self, partition: int) -> str:

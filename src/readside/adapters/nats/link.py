@@ -18,6 +18,9 @@ log = logging.getLogger("readside.nats")
 #: Seconds after which a silent server counts as away.
 PATIENCE = 5.0
 
+#: What a lost connection looks like; a RuntimeError is uvloop's, of a transport that it has closed.
+FAILURES = (NatsError, OSError, TimeoutError, RuntimeError)
+
 
 class Link:
     """One connection, opened again by whoever needs it after a failure.
@@ -64,7 +67,7 @@ class Link:
                     max_outstanding_pings=2,
                     error_cb=self._note,
                 )
-            except (NatsError, OSError, ValueError, TimeoutError) as error:
+            except (*FAILURES, ValueError) as error:
                 raise self.translate(self._last_error or error) from error
             return client
 
@@ -73,7 +76,9 @@ class Link:
         log.debug("nats: %r", error)
 
     def translate(self, error: Exception) -> ReadsideError:
-        """Find readside's error for one of nats-py's."""
+        """Find readside's error for one of nats-py's; what is none of those is raised as it is."""
+        if isinstance(error, RuntimeError) and "closed" not in str(error):
+            raise error
         text = f"{self.server}: {' '.join(str(error).split()) or type(error).__name__}"
         if "authorization violation" in text.lower() or "permissions violation" in text.lower():
             return RefusedError(
@@ -104,7 +109,7 @@ class Link:
             try:
                 async with asyncio.timeout(1):
                     await client.close()
-            except (NatsError, OSError, TimeoutError) as error:
+            except FAILURES as error:
                 log.debug("closing: %r", error)
 
 

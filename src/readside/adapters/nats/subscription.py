@@ -11,10 +11,9 @@ import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscriptionHandle
-from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from readside.adapters.nats.link import Link
+from readside.adapters.nats.link import FAILURES, Link
 from readside.adapters.nats.wire import record_of, watermark_of
 from readside.core.batching import Limits
 from readside.core.errors import DecodeError, UnavailableError
@@ -82,7 +81,7 @@ class NatsSubscription:
                 await client.subscribe(watermarks, cb=self._on_watermark),
             ]
             await self._pull()
-        except (NatsError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             raise self._link.translate(error) from error
 
     async def read(self, limits: Limits, patience: float) -> Delivery:
@@ -138,7 +137,7 @@ class NatsSubscription:
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         try:
             await self._client.publish(subject, msgspec.json.encode(request), reply=self._inbox)
-        except NatsError as error:
+        except FAILURES as error:
             self._failure = str(error)
 
     async def _on_message(self, message: Msg) -> None:
@@ -172,7 +171,7 @@ class NatsSubscription:
                 for handle in self._handles:
                     await handle.unsubscribe()
                 await client.jetstream().delete_consumer(self._stream, self._consumer)
-        except (NatsError, OSError, TimeoutError):
+        except FAILURES:
             return  # the server forgets an idle consumer after a minute
 
 
