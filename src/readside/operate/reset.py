@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import msgspec
@@ -9,15 +12,19 @@ import msgspec
 from readside.adapters.postgres.leases import PostgresLeases
 from readside.adapters.postgres.ledger import PostgresLedger
 from readside.adapters.postgres.session import Session, rows
-from readside.core.errors import HistoryLostError, SettingsError
+from readside.core.errors import HistoryLostError, RefusedError, SettingsError
 from readside.core.leases import Unit
 from readside.core.record import Checkpoint
+from readside.ports.ending import end
+from readside.ports.ledger import Capture, Lease, Progress
 from readside.ports.probe import probe
 from readside.ports.store import Store
 
-#: Seconds that the projectors are kept away; an interrupted reset has to be repeated.
-_HELD = 300.0
-_NOTES = ("progress", "rewinds", "parked_events", "parked_documents")
+#: Seconds that the projectors are kept away at a time, and between two renewals.
+_HELD = 30.0
+_RENEW_EVERY = 8.0
+#: Seconds in which the relay has looked at the progress again, wherever it is.
+_SURVEYED = 1.0
 
 
 class Reset(msgspec.Struct):
@@ -35,6 +42,10 @@ async def reset(
 ) -> Reset:
     """Empty a projection and let it begin again, while the projectors run or not.
 
+    The order: the projectors are kept away, and what they said of their progress is taken back, so
+    that the relay confirms nothing more; then the store's checkpoints fence off whoever still
+    writes; then the documents go.
+
     Args:
         session: to the write store.
         app: the app.
@@ -46,6 +57,7 @@ async def reset(
     Raises:
         HistoryLostError: the first event ever is of an earlier history, and `give_up` is not set.
         SettingsError: readside does not know the projection.
+        RefusedError, FencedError: somebody else is at it; repeat.
     """
     ledger = PostgresLedger(session, app)
     capture = await ledger.history()
@@ -55,25 +67,55 @@ async def reset(
             f"The history of {app} has restarted; what came before is in no log.",
             mend="repeat with --give-up, to begin with what there is",
         )
-    leases = PostgresLeases(session, app, _HELD)
-    worker = f"reset-{uuid4().hex[:8]}"
     units = [Unit(projection, number) for number in range(capture.partitions)]
-    try:
-        held = await leases.seize(worker, units)
+    async with _kept_away(PostgresLeases(session, app, _HELD), units) as held:
         probe("reset.seized")
-        begins = {
-            lease.unit.partition: Checkpoint(capture.origin, 0, "", lease.token) for lease in held
-        }
-        if give_up:
-            for number, head in enumerate(capture.bookmark.heads):
-                begins[number] = begins[number]._replace(position=head.position, nth=head.nth)
-        removed = await store.reset(projection, begins)
+        await ledger.report([_from_the_beginning(lease, capture) for lease in held])
+        await asyncio.sleep(_SURVEYED)
+        capture = await ledger.history()
+        removed = await store.reset(projection, _begins(held, capture, give_up=give_up))
         probe("reset.emptied")
-        await _forget_notes(session, app, projection)
-    finally:
-        await leases.leave(worker)
+        await _delete(session, app, projection, "rewinds", "parked_events", "parked_documents")
     where = "where PostgreSQL's log reaches back to" if give_up else "the first event"
     return Reset(projection, removed, where)
+
+
+@asynccontextmanager
+async def _kept_away(leases: PostgresLeases, units: Sequence[Unit]) -> AsyncIterator[list[Lease]]:
+    """Hold the leases of all units, and go on holding them."""
+    worker = f"reset-{uuid4().hex[:8]}"
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(_RENEW_EVERY)
+            await leases.tend(worker, units, alone=True)
+
+    renewing = asyncio.ensure_future(renew())
+    try:
+        held = await leases.seize(worker, units)
+        if len(held) < len(units):
+            raise RefusedError(
+                "Another reset of this projection is under way.",
+                mend=f"wait for it; if it was killed, repeat in {_HELD:.0f} seconds",
+            )
+        yield held
+    finally:
+        await end([renewing])
+        await leases.leave(worker)
+
+
+def _from_the_beginning(lease: Lease, capture: Capture) -> Progress:
+    return Progress(lease.unit, capture.origin, None, 0, "starting", "", 0.0, lease.token)
+
+
+def _begins(held: Sequence[Lease], capture: Capture, *, give_up: bool) -> dict[int, Checkpoint]:
+    begins = {
+        lease.unit.partition: Checkpoint(capture.origin, 0, "", lease.token) for lease in held
+    }
+    if give_up:
+        for number, head in enumerate(capture.bookmark.heads):
+            begins[number] = begins[number]._replace(position=head.position, nth=head.nth)
+    return begins
 
 
 async def forget(session: Session, app: str, projection: str, store: Store | None) -> int:
@@ -90,13 +132,10 @@ async def forget(session: Session, app: str, projection: str, store: Store | Non
     """
     await _known(session, app, projection)
     removed = await store.reset(projection, None) if store is not None else 0
-    await _forget_notes(session, app, projection)
-    await session.query(
-        "DELETE FROM readside.leases WHERE app = %s AND projection = %s", [app, projection]
-    )
-    await session.query(
-        "DELETE FROM readside.projections WHERE app = %s AND projection = %s", [app, projection]
-    )
+    await _delete(
+        session, app, projection,
+        "rewinds", "parked_events", "parked_documents", "leases", "progress", "projections",
+    )  # fmt: skip
     return removed
 
 
@@ -112,9 +151,9 @@ async def _known(session: Session, app: str, projection: str) -> None:
         )
 
 
-async def _forget_notes(session: Session, app: str, projection: str) -> None:
+async def _delete(session: Session, app: str, projection: str, *tables: str) -> None:
     async with session.transaction() as connection:
-        for table in _NOTES:
+        for table in tables:
             await rows(
                 connection,
                 f"DELETE FROM readside.{table} WHERE app = %s AND projection = %s",

@@ -201,10 +201,20 @@ class Parking(Protocol):
     async def parked(self, unit: Unit) -> Mapping[str, Hold]:
         """The unit's parked documents, by key."""
 
-    async def park(self, unit: Unit, steps: Sequence[Parked]) -> Mapping[str, Hold]:
+    async def park(
+        self, unit: Unit, steps: Sequence[Parked], token: int | None = None
+    ) -> Mapping[str, Hold]:
         """Put steps away durably; putting one away twice is putting it away once.
 
         A step without an error is refused when its document is not parked any more.
+
+        Args:
+            unit: where.
+            steps: what.
+            token: of the lease under which they failed; None for no lease.
+
+        Raises:
+            LeaseLostError: a newer owner works on the unit; nothing was parked.
 
         Returns:
             the holds of these steps' documents, by key; the keys which lack were free again:

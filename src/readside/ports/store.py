@@ -86,8 +86,11 @@ class Store(Protocol):
     async def reset(self, projection: str, checkpoints: Mapping[int, Checkpoint] | None) -> int:
         """Forget everything about a projection, and begin at these checkpoints if there are any.
 
-        Returns the number of documents that were removed. Not atomic: nobody may work on the
-        projection meanwhile, and after a failure it has to be repeated.
+        Returns the number of documents that were removed. Not atomic: after a failure it has to be
+        repeated, and readers are told so until then.
+
+        Raises:
+            FencedError: somebody has moved one of these checkpoints meanwhile.
         """
 
     async def close(self) -> None:

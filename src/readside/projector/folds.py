@@ -31,13 +31,16 @@ class Folds:
         self._store = store
         self._parking = parking
         self._parked: dict[str, Hold] = {}
+        self._token = 0
 
-    async def open(self, until: Position) -> None:
+    async def open(self, until: Position, token: int) -> None:
         """Learn which documents are parked, and see that the store has what was retried.
 
         Args:
             until: the checkpoint; what comes after it, comes again.
+            token: of the lease under which this works.
         """
+        self._token = token
         self._parked = dict(await self._parking.parked(self._unit))
         found = await self._parking.retried(self._unit, until)
         for key, pairs in itertools.groupby(found, key=itemgetter(0)):
@@ -54,7 +57,7 @@ class Folds:
         rest = [event.record for event in events if event.record.position > failed.record.position]
         steps = [Parked(failed._replace(key=key), released.error, released.base)]
         steps += [Parked(FoldStep(key, record, failed.route, None), None) for record in rest]
-        self._parked |= await self._parking.park(self._unit, steps)
+        self._parked |= await self._parking.park(self._unit, steps, self._token)
 
     async def apply(
         self,
@@ -141,7 +144,7 @@ class Folds:
         away = [Parked(*poison) for poison in folded.poisons]
         away += [Parked(step, None) for step in (*folded.held, *waiting)]
         away.sort(key=lambda parked: parked.step.record.position)
-        holds = await self._parking.park(self._unit, away)
+        holds = await self._parking.park(self._unit, away, self._token)
         probe("projector.parked")
         self._parked |= holds
         freed = {parked.step.key for parked in away} - holds.keys()

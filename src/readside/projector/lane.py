@@ -126,7 +126,7 @@ class Lane:
 
     async def _session(self) -> None:
         await self._claim()
-        await self._folds.open(self._checkpoint.position)
+        await self._folds.open(self._checkpoint.position, self.lease.token)
         offset = "" if self._from_first else self._checkpoint.offset
         self._from_first = False
         subscription = await self._around.broker.subscribe(self.lease.unit.partition, offset)
@@ -264,7 +264,7 @@ class Lane:
 
     def progress(self, rate: float) -> Progress | None:
         """How far this lane is, as far as the store has confirmed it."""
-        if not self._known and self.state != "lost":
+        if self.state == "released" or (not self._known and self.state != "lost"):
             return None
         position, nth, _, _ = self._checkpoint
         durable = self._durability.position

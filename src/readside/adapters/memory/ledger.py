@@ -83,7 +83,8 @@ class MemoryLedger:
             for progress in found
             if progress is None or progress.state != "lost"
         ]
-        lowest = min(reached, default=BEGINNING)
+        everything = Position(notes.epoch, 2**63 - 1, 0) if needed else BEGINNING
+        lowest = min(reached, default=everything)
         applied = None if lowest == BEGINNING else lowest
         rewinds = [
             Rewind(unit, asked.after)

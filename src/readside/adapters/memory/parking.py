@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from readside.adapters.memory.database import Database, Tables
+from readside.core.errors import LeaseLostError
 from readside.core.leases import Unit
 from readside.core.position import Position
 from readside.ports.ledger import Hold, Parked, Waiting
@@ -23,9 +24,14 @@ class MemoryParking:
             key: hold for (parked, key), hold in tables.parked_documents.items() if parked == unit
         }
 
-    async def park(self, unit: Unit, steps: Sequence[Parked]) -> Mapping[str, Hold]:
+    async def park(
+        self, unit: Unit, steps: Sequence[Parked], token: int | None = None
+    ) -> Mapping[str, Hold]:
         """See ports.ledger."""
         tables = await self._database.reach()
+        leased = tables.leases.get(unit)
+        if token is not None and (leased is None or leased.token != token):
+            raise LeaseLostError("a newer owner has the lease")
         for step, error, _ in steps:
             if error is not None and (unit, step.key) not in tables.parked_documents:
                 tables.parkings += 1

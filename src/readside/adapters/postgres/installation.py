@@ -173,7 +173,9 @@ async def _capture(connection: Connection, names: Names, partitions: int, done: 
     await connection.execute(
         "INSERT INTO readside.capture (app, slot, epoch, system_identifier, timeline, partitions,"
         " origin_lsn, confirmed_lsn) SELECT %s, %s, extract(epoch FROM clock_timestamp())::bigint, s.system_identifier::text,"
-        " c.timeline_id, %s, %s, %s FROM pg_control_system() s, pg_control_checkpoint() c",
+        # Of the log itself: soon after a promotion, the last checkpoint still is of the old timeline.
+        " ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int, %s, %s, %s"
+        " FROM pg_control_system() s",
         [names.app, names.slot, partitions, lsn, lsn],
     )
     done.append(f"replication slot {names.slot} at {format_lsn(lsn)}")

@@ -15,6 +15,9 @@ _TAKE = (
     " expires_at = clock_timestamp() + make_interval(secs => %s)"
     " FROM unnest(%s::text[], %s::int[]) AS u(projection, partition)"
     " WHERE l.app = %s AND l.projection = u.projection AND l.partition = u.partition"
+    # Never from under a reset: it is emptying documents.
+    " AND NOT (coalesce(l.owner, '') LIKE 'reset-%%' AND l.owner <> %s"
+    " AND l.expires_at > clock_timestamp())"
 )
 
 
@@ -159,7 +162,8 @@ class PostgresLeases:
 
     async def _take(self, connection: Connection, worker: str, units: Sequence[Unit]) -> None:
         if units:
-            await rows(connection, _TAKE, [worker, self._ttl, *_columns(units), self._app])
+            values = [worker, self._ttl, *_columns(units), self._app, worker]
+            await rows(connection, _TAKE, values)
 
     async def _release(self, connection: Connection, worker: str, units: Sequence[Unit]) -> None:
         if units:

@@ -23,6 +23,8 @@ from readside.ports.ledger import Capture, Progress, Rewind, Shipped, Survey
 log = logging.getLogger("readside.relay")
 
 _EPOCH = "readside epoch "
+#: Behind the end of every log.
+_END = 2**63 - 1
 
 
 def heads_json(heads: Sequence[Head]) -> str:
@@ -222,11 +224,13 @@ class PostgresLedger:
     async def survey(self) -> Survey:
         """See ports.ledger."""
         async with self._session.connection() as connection:
-            ((lowest,),) = await rows(
+            ((lowest, kept, units, epoch),) = await rows(
                 connection,
                 # Nothing is kept back for what is lost: it cannot be healed from here any more.
                 "SELECT min(coalesce(g.durable, ''))"
-                " FILTER (WHERE coalesce(g.state, '') <> 'lost') FROM readside.capture c"
+                " FILTER (WHERE coalesce(g.state, '') <> 'lost'),"
+                " count(*) FILTER (WHERE coalesce(g.state, '') <> 'lost'), count(*), max(c.epoch)"
+                " FROM readside.capture c"
                 " JOIN readside.projections p USING (app)"
                 " CROSS JOIN generate_series(0, c.partitions - 1) n"
                 " LEFT JOIN readside.progress g ON g.app = p.app AND g.projection = p.projection"
@@ -242,6 +246,8 @@ class PostgresLedger:
         rewinds = tuple(
             Rewind(Unit(name, number), Position.decode(after)) for name, number, after in wishes
         )
+        if units and not kept:
+            return Survey(Position(epoch, _END, 0), rewinds)
         return Survey(Position.decode(lowest) if lowest else None, rewinds)
 
     async def answer(self, rewind: Rewind, *, reachable: bool) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres.session import Session, rows
+from readside.core.errors import LeaseLostError
 from readside.core.folding import Step
 from readside.core.leases import Unit
 from readside.core.position import Position
@@ -33,9 +34,13 @@ class PostgresParking:
         )
         return _holds(found)
 
-    async def park(self, unit: Unit, steps: Sequence[Parked]) -> Mapping[str, Hold]:
+    async def park(
+        self, unit: Unit, steps: Sequence[Parked], token: int | None = None
+    ) -> Mapping[str, Hold]:
         """See ports.ledger."""
         async with self._session.transaction() as connection:
+            if token is not None:
+                await self._fence(connection, unit, token)
             for parked in steps:
                 if parked.error is not None:
                     await self._document(connection, unit, parked.step, parked.error)
@@ -61,6 +66,17 @@ class PostgresParking:
             [self._app, *unit, until.encode()],
         )
         return [(key, event_of(*row)) for key, *row in found]
+
+    async def _fence(self, connection: Connection, unit: Unit, token: int) -> None:
+        # The share lock keeps a newer owner from taking the lease before this is committed.
+        held = await rows(
+            connection,
+            "SELECT FROM readside.leases WHERE app = %s AND projection = %s AND partition = %s"
+            " AND token = %s FOR SHARE",
+            [self._app, *unit, token],
+        )
+        if not held:
+            raise LeaseLostError("a newer owner has the lease")
 
     async def _document(
         self, connection: Connection, unit: Unit, step: Step, error: BaseException

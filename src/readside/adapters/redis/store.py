@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import redis.asyncio as redis
 from redis import exceptions as failures
 
-from readside.core.errors import ReadsideError, RefusedError, UnavailableError
+from readside.core.errors import FencedError, ReadsideError, RefusedError, UnavailableError
 from readside.core.folding import Batch, Stored
 from readside.core.record import Checkpoint
 from readside.ports.store import Outcome, Reading, StoreTraits
@@ -40,6 +40,7 @@ class Script:
 
 _APPLY = Script("apply.lua")
 _UNPARK = Script("unpark.lua")
+_EMPTY = Script("empty.lua")
 #: Documents that a reset removes at once.
 _AT_ONCE = 1000
 #: Field of the halted hash while a reset is under way; no partition is called so.
@@ -162,14 +163,13 @@ class RedisStore:
             answer = await self._evaluate(_APPLY, len(keys), [*keys, *values])
         return Outcome[answer.decode()]
 
-    async def _evaluate(self, script: Script, keys: int, arguments: Sequence[str | bytes]) -> bytes:
+    async def _evaluate(self, script: Script, keys: int, arguments: Sequence[str | bytes]) -> Any:
         # The server's cache of scripts is volatile: send the text where it is unknown.
         execute: Any = self._client.execute_command
         try:
-            answer = await execute("EVALSHA", script.digest, keys, *arguments)
+            return await execute("EVALSHA", script.digest, keys, *arguments)
         except failures.NoScriptError:
-            answer = await execute("EVAL", script.text, keys, *arguments)
-        return bytes(answer)
+            return await execute("EVAL", script.text, keys, *arguments)
 
     async def read(
         self, projection: str, keys: Sequence[str], partitions: Sequence[int] = ()
@@ -221,29 +221,38 @@ class RedisStore:
             what: self._name(projection, what)
             for what in ("checkpoints", "positions", "parked", "halted")
         }
+        texts = {str(number): found.encode() for number, found in (checkpoints or {}).items()}
         async with self._translated():
             reason = "it is being emptied; if that was interrupted, repeat: readside reset"
             await self._client.hset(names["halted"], _RESET, reason)
             pipe = self._client.pipeline(transaction=True)
             pipe.delete(names["checkpoints"])
-            if checkpoints:
-                texts = {str(number): found.encode() for number, found in checkpoints.items()}
+            if texts:
                 pipe.hset(names["checkpoints"], mapping=texts)
             await pipe.execute()
-            removed = await self._empty(projection, names["positions"])
+            removed = await self._empty(projection, names, texts)
             gone = [names["positions"], names["parked"], names["halted"]]
             if checkpoints is None:
                 gone.append(f"readside:{projection}:app")
             await self._client.delete(*gone)
         return removed
 
-    async def _empty(self, projection: str, positions: str) -> int:
-        removed = cursor = 0
+    async def _empty(self, projection: str, names: Mapping[str, str], texts: dict[str, str]) -> int:
+        """Remove documents and positions, as long as nobody else has moved a checkpoint."""
+        expected = [str(len(texts)), *(part for pair in texts.items() for part in pair)]
+        removed = 0
+        cursor = 0
         while True:
-            cursor, found = await self._client.hscan(positions, cursor, count=_AT_ONCE)
-            if found:
-                keys = [projection.encode() + b":" + key for key in found]
-                removed += await self._client.unlink(*keys)
+            cursor, found = await self._client.hscan(names["positions"], cursor, count=_AT_ONCE)
+            keys = [projection.encode() + b":" + field for field in found]
+            named = [names["checkpoints"], names["positions"], *keys]
+            answer: int = await self._evaluate(_EMPTY, len(named), [*named, *expected, *found])
+            if answer < 0:
+                raise FencedError(
+                    f"somebody has begun to work on {projection} while it was emptied",
+                    mend="repeat the command",
+                )
+            removed += answer
             if cursor == 0:
                 return removed
 
