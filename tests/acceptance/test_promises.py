@@ -125,6 +125,16 @@ async def test_a_failed_commit_publishes_nothing(world: World, run: Any, unique:
         assert await world.things.get("1") is None
 
 
+async def test_a_token_is_not_below_a_commit_that_is_not_flushed_yet(world: World) -> None:
+    for number in range(20):
+        async with world.app.transaction() as tx:
+            await tx.execute("SET LOCAL synchronous_commit = off")
+            await tx.execute("SELECT pg_logical_emit_message(false, 'readside test', 'unflushed')")
+            before = await tx.fetchone("SELECT pg_current_wal_insert_lsn() - '0/0' AS lsn")
+            tx.record(Created(str(number), "Ada"))
+        assert tx.token.position.lsn > before.lsn
+
+
 async def test_a_swallowed_error_is_not_taken_for_a_commit(world: World) -> None:
     with pytest.raises((readside.ReadsideError, psycopg.Error)):
         async with world.app.transaction() as tx:

@@ -22,10 +22,9 @@ from readside.write.outbox import Row, row_of, statements
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
-# Under synchronous_commit = off the own commit may not be flushed yet, but it is inserted.
+_HOW = b"SELECT current_setting('synchronous_commit')"
 _WHERE = (
-    b"SELECT CASE current_setting('synchronous_commit') WHEN 'off' THEN pg_current_wal_insert_lsn()"
-    b" ELSE pg_current_wal_flush_lsn() END::text,"
+    b"SELECT pg_current_wal_flush_lsn()::text, pg_current_wal_insert_lsn()::text,"
     b" (SELECT epoch FROM readside.capture WHERE app = %s)"
 )
 
@@ -125,9 +124,12 @@ class Transaction:
 
     async def _commit(self) -> None:
         connection = self.connection
+        failed = connection.info.transaction_status == pq.TransactionStatus.INERROR
         async with connection.pipeline():
             for statement, values in statements(self._rows) if self._rows else ():
                 await connection.execute(statement, values)
+            # Asked before the commit, which takes back what SET LOCAL has set.
+            how = None if failed else await connection.execute(_HOW)
             committed = await connection.execute(b"COMMIT")
             where = await connection.execute(_WHERE, [self._app])
         if committed.statusmessage != "COMMIT":
@@ -135,7 +137,10 @@ class Transaction:
                 "a statement had failed inside the block",
                 mend="let the error of a failed statement leave the block, or use a savepoint",
             )
-        lsn, epoch = await where.fetchone()  # type: ignore[misc]  # one row, always
+        flushed, inserted, epoch = await where.fetchone()  # type: ignore[misc]  # one row, always
+        # Under synchronous_commit = off the own commit may not be flushed yet, but it is inserted.
+        unsure = how is None or (await how.fetchone())[0] == "off"  # type: ignore[index]  # as above
+        lsn = inserted if unsure else flushed
         self._token = Token(Position(epoch, parse_lsn(lsn), 0), tuple(sorted(self._touched)))
 
     async def _roll_back(self) -> None:
