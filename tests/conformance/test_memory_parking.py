@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from readside.adapters.memory.database import Database
+from readside.adapters.memory.leases import MemoryLeases
 from readside.adapters.memory.parking import MemoryParking
 from readside.core.position import Position
 from readside.testing.conformance.parking import ParkingContract
@@ -22,6 +23,10 @@ class TestMemoryParking(ParkingContract):
 
     async def applied(self, unit, key, until):
         await MemoryParking(self.database).applied(unit, key, until)
+
+    async def lease(self, unit):
+        (lease,) = await MemoryLeases(self.database, 60.0).seize("worker", [unit])
+        return lease.token
 
     async def free(self, unit, key):
         await self.applied(unit, key, Position(2**31, 0, 0))

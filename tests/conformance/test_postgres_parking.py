@@ -3,6 +3,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from readside.adapters.postgres.leases import PostgresLeases
 from readside.adapters.postgres.parking import PostgresParking
 from readside.adapters.postgres.session import Session
 from readside.core.position import Position
@@ -52,6 +53,12 @@ class TestPostgresParking(ParkingContract):
             f"UPDATE readside.parked_events SET applied_at = now() {WHERE} AND position <= %s",
             [self.app, *unit, key, until.encode()],
         )
+
+    async def lease(self, unit):
+        self.sessions.append(Session(self.dsn, "test"))
+        leases = PostgresLeases(self.sessions[-1], self.app, 60.0)
+        (lease,) = await leases.seize("worker", [unit])
+        return lease.token
 
     async def free(self, unit, key):
         await self.client.execute(

@@ -220,12 +220,12 @@ class DeadLetters:
         async with self._session.transaction() as connection:
             await rows(
                 connection,
-                "SELECT FROM readside.parked_documents" + _DOCUMENT + " FOR UPDATE",
+                "SELECT 1 FROM readside.parked_documents" + _DOCUMENT + " FOR UPDATE",
                 row,
             )
             waiting = await rows(
                 connection,
-                "SELECT FROM readside.parked_events"
+                "SELECT 1 FROM readside.parked_events"
                 + _DOCUMENT
                 + " AND applied_at IS NULL LIMIT 1",
                 row,

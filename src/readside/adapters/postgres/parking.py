@@ -71,7 +71,7 @@ class PostgresParking:
         # The share lock keeps a newer owner from taking the lease before this is committed.
         held = await rows(
             connection,
-            "SELECT FROM readside.leases WHERE app = %s AND projection = %s AND partition = %s"
+            "SELECT 1 FROM readside.leases WHERE app = %s AND projection = %s AND partition = %s"
             " AND token = %s FOR SHARE",
             [self._app, *unit, token],
         )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from readside.core.errors import HandlerError
+from readside.core.errors import HandlerError, LeaseLostError
 from readside.core.event import Event
 from readside.core.folding import Step
 from readside.core.leases import Unit
@@ -64,6 +64,10 @@ class ParkingContract(ABC):
     @abstractmethod
     async def waiting(self, unit: Unit, key: str) -> list[Record]:
         """The records that wait for a document, in order, read behind the adapter's back."""
+
+    @abstractmethod
+    async def lease(self, unit: Unit) -> int:
+        """Let a new owner take the unit; return its token."""
 
     @abstractmethod
     async def free(self, unit: Unit, key: str) -> None:
@@ -172,6 +176,15 @@ class ParkingContract(ABC):
             names.add((await parking.park(UNIT, [step("x", nth, poison=True)]))["x"].name)
             await self.free(UNIT, "x")
         assert len(names) == 3
+
+    async def test_who_has_lost_the_lease_parks_nothing(self, parking: Parking) -> None:
+        old = await self.lease(UNIT)
+        assert set(await parking.park(UNIT, [step("x", 5, poison=True)], old)) == {"x"}
+        new = await self.lease(UNIT)
+        with pytest.raises(LeaseLostError):
+            await parking.park(UNIT, [step("y", 5, poison=True)], old)
+        assert set(await parking.parked(UNIT)) == {"x"}
+        assert set(await parking.park(UNIT, [step("y", 5, poison=True)], new)) == {"y"}
 
     async def test_units_are_apart(self, parking: Parking) -> None:
         await parking.park(UNIT, [step("x", 5, poison=True)])

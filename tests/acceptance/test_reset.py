@@ -1,0 +1,131 @@
+"""A projection is emptied and begins again, while everything runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import readside
+from readside.adapters.postgres.session import Session
+from readside.operate.reset import forget, reset
+from readside.ports.probe import listening
+
+ALL = tuple(range(8))
+
+
+class Added(readside.Event, key="id", type="list.added"):
+    id: str
+    number: int
+
+
+class Numbers(readside.View):
+    numbers: list[int]
+
+
+class Died(BaseException):
+    pass
+
+
+class World:
+    def __init__(self, app: readside.App) -> None:
+        self.app = app
+        self.name = f"{app.name}-numbers"
+        self.numbers = app.projection(self.name, Numbers)
+        self.session = Session(app.settings.write_store, "test")
+
+        @self.numbers.on
+        def added(event: Added, view: Numbers | None) -> Numbers:
+            return Numbers([*(view.numbers if view else []), event.number])
+
+    async def write(self, *numbers: int) -> readside.Token:
+        async with self.app.transaction() as tx:
+            tx.record(*(Added("a", number) for number in numbers))
+        return readside.Token(tx.token.position, ALL)
+
+    async def read(self, token: readside.Token) -> list[int]:
+        view = await self.numbers.get("a", after=token, timeout=60)
+        return view.numbers if view else []
+
+    async def reset(self, *, give_up: bool = False) -> int:
+        store = await (await self.app.runtime()).store()
+        done = await reset(self.session, self.app.name, self.name, store, give_up=give_up)
+        return done.removed
+
+
+@pytest.fixture
+async def world(make_app: Any, servers: Any, request: pytest.FixtureRequest) -> Any:
+    broker = getattr(request, "param", servers.broker)
+    world = World(make_app(broker, settle_delay=0.1))
+    await (await world.app.runtime()).install()
+    yield world
+    await world.session.close()
+    await world.app.close()
+
+
+async def test_it_fills_up_again_from_the_first_event(world: World, run: Any) -> None:
+    async with run(world.app):
+        assert await world.read(await world.write(1, 2, 3)) == [1, 2, 3]
+        assert await world.reset() == 1
+        assert await world.read(await world.write(4)) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("world", ["direct:"], indirect=True)
+async def test_without_a_log_it_can_be_given_up_and_begins_with_what_there_is(
+    world: World, run: Any
+) -> None:
+    async with run(world.app):
+        token = await world.write(1, 2)
+        assert await world.read(token) == [1, 2]
+        ledger = "SELECT confirmed_lsn >= %s FROM readside.capture WHERE app = %s"
+        forgotten = [token.position.lsn, world.app.name]
+        while await world.session.query(ledger, forgotten) != [(True,)]:
+            await world.write(2)
+            await asyncio.sleep(0.05)
+        assert await world.reset(give_up=True) == 1
+        found = await world.read(await world.write(3))
+        assert found[-1] == 3
+        assert 1 not in found
+
+
+async def test_two_at_once_do_not_meet(world: World, run: Any) -> None:
+    async with run(world.app):
+        await world.read(await world.write(1, 2, 3))
+        outcomes = await asyncio.gather(world.reset(), world.reset(), return_exceptions=True)
+        assert any(outcome == 1 for outcome in outcomes)
+        for outcome in outcomes:
+            assert outcome in (0, 1) or isinstance(outcome, readside.RefusedError)
+        assert await world.read(await world.write(4)) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("moment", ["reset.seized", "reset.emptied"])
+async def test_one_that_was_interrupted_is_repeated(world: World, run: Any, moment: str) -> None:
+    def die(passed: str) -> None:
+        if passed == moment:
+            raise Died
+
+    async with run(world.app):
+        await world.read(await world.write(1, 2, 3))
+        with listening(die), pytest.raises(Died):
+            await world.reset()
+        await world.reset()
+        assert await world.read(await world.write(4)) == [1, 2, 3, 4]
+
+
+async def test_what_was_forgotten_keeps_nothing_back(world: World, run: Any) -> None:
+    query = "SELECT projection FROM readside.projections WHERE app = %s ORDER BY 1"
+    async with run(world.app):
+        assert await world.read(await world.write(1)) == [1]
+        await world.session.query(
+            "INSERT INTO readside.projections (app, projection) VALUES (%s, 'gone')",
+            [world.app.name],
+        )
+        assert await forget(world.session, world.app.name, "gone", None) == 0
+        assert await world.session.query(query, [world.app.name]) == [(world.name,)]
+    store = await (await world.app.runtime()).store()
+    assert await forget(world.session, world.app.name, world.name, store) == 1
+    assert await world.session.query(query, [world.app.name]) == []
+    assert await world.numbers.get("a") is None
+    with pytest.raises(readside.ReadsideError, match="has no projection"):
+        await world.reset()

@@ -1,0 +1,179 @@
+"""Poison parks a document, not the pipeline; after the fix, a retry makes it right, once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import readside
+from readside.adapters.postgres.session import Session
+from readside.operate.dead_letters import DeadLetters, ParkedDocument
+from readside.ports.probe import listening
+
+ALL = tuple(range(8))
+
+
+class Added(readside.Event, key="id", type="entry.added"):
+    id: str
+    number: int
+    to: str = ""
+
+
+class Numbers(readside.View):
+    numbers: list[int]
+
+
+class Died(BaseException):
+    pass
+
+
+class World:
+    """Lists of numbers, by the event's own key and by another field; 13 cannot be applied nor routed."""
+
+    def __init__(self, app: readside.App) -> None:
+        self.app = app
+        self.mended = False
+        self.own = app.projection(f"{app.name}-own", Numbers)
+        self.routed = app.projection(f"{app.name}-routed", Numbers)
+
+        @self.own.on
+        def added(event: Added, view: Numbers | None) -> Numbers:
+            self.check(event)
+            return Numbers([*(view.numbers if view else []), event.number])
+
+        @self.routed.on(Added, key=self.route)
+        def routed(event: Added, view: Numbers | None) -> Numbers:
+            return Numbers([*(view.numbers if view else []), event.number])
+
+    def check(self, event: Added) -> None:
+        if event.number == 13 and not self.mended:
+            raise ValueError("thirteen")
+
+    def route(self, event: Added) -> list[str]:
+        self.check(event)
+        return [event.to] if event.to else []
+
+    async def write(self, *events: Added) -> readside.Token:
+        async with self.app.transaction() as tx:
+            tx.record(*events)
+        return readside.Token(tx.token.position, ALL)
+
+    async def retry(self, document: ParkedDocument) -> str:
+        projection = self.app.projections[document.projection]
+        store = await (await self.app.runtime()).store()
+        return (await self.letters.retry(document, projection, store)).error
+
+    async def open(self) -> None:
+        runtime = await self.app.runtime()
+        await runtime.install()
+        self.session = Session((await runtime.addresses()).write_store, "test")
+        self.letters = DeadLetters(self.session, self.app.name)
+
+
+@pytest.fixture
+async def world(make_app: Any, broker_url: str) -> Any:
+    world = World(make_app(broker_url))
+    await world.open()
+    yield world
+    await world.session.close()
+    await world.app.close()
+
+
+async def test_one_document_waits_and_ten_thousand_others_flow(world: World, run: Any) -> None:
+    others = [Added(str(n), n) for n in range(10_000) if n != 13]
+    async with run(world.app):
+        await world.write(Added("bad", 1), Added("bad", 13), Added("bad", 2))
+        await world.write(*others)
+        token = await world.write(Added("bad", 3))
+        keys = [event.id for event in others]
+        found = await world.own.get_many(keys, after=token, timeout=120)
+        assert found == [Numbers([event.number]) for event in others]
+        with pytest.raises(readside.ParkedError):
+            await world.own.get("bad", after=token)
+        assert await world.own.get("bad") == Numbers([1])  # as it is, for those who do not ask
+
+        (parked,) = await world.letters.find(projection=world.own.name, error="thirteen")
+        assert (parked.projection, parked.key, parked.events) == (world.own.name, "bad", 3)
+        assert (parked.error_type, parked.event_type) == ("ValueError", "entry.added")
+        details = await world.letters.show(parked)
+        assert "in check" in details.traceback
+        assert details.waiting[0].payload.startswith('{"id":"bad","number":13')
+
+        assert "thirteen" in await world.retry(parked)
+        (again,) = await world.letters.find(projection=world.own.name)
+        assert again.attempts == 2
+        world.mended = True
+        assert await world.retry(parked) == ""
+        assert await world.letters.find(projection=world.own.name) == []
+        token = await world.write(Added("bad", 4))
+        assert await world.own.get("bad", after=token) == Numbers([1, 13, 2, 3, 4])
+
+
+@pytest.mark.parametrize("moment", ["dead_letters.folded", "dead_letters.freed"])
+async def test_a_retry_that_dies_is_repeated_without_harm(
+    world: World, run: Any, moment: str
+) -> None:
+    def die(passed: str) -> None:
+        if passed == moment:
+            raise Died
+
+    async with run(world.app):
+        token = await world.write(Added("bad", 13), Added("bad", 2))
+        with pytest.raises(readside.ParkedError):
+            await world.own.get("bad", after=token, timeout=60)
+        world.mended = True
+        (parked,) = await world.letters.find(projection=world.own.name)
+        with listening(die), pytest.raises(Died):
+            await world.retry(parked)
+        assert await world.retry(parked) == ""
+        token = await world.write(Added("bad", 3))
+        assert await world.own.get("bad", after=token, timeout=60) == Numbers([13, 2, 3])
+
+
+async def test_a_document_with_waiting_events_is_not_freed(world: World, run: Any) -> None:
+    async with run(world.app):
+        token = await world.write(Added("bad", 13))
+        with pytest.raises(readside.ParkedError):
+            await world.own.get("bad", after=token, timeout=60)
+        (parked,) = await world.letters.find(projection=world.own.name)
+        assert not await world.letters._free(parked)
+        assert parked in await world.letters.find()
+
+
+async def test_a_discarded_event_is_gone_and_the_rest_goes_on(world: World, run: Any) -> None:
+    async with run(world.app):
+        token = await world.write(Added("bad", 1), Added("bad", 13), Added("bad", 2))
+        with pytest.raises(readside.ParkedError):
+            await world.own.get("bad", after=token, timeout=60)
+        (parked,) = await world.letters.find(projection=world.own.name)
+        assert await world.letters.discard(parked, whole=False) == 1
+        assert await world.retry(parked) == ""
+        token = await world.write(Added("bad", 3))
+        assert await world.own.get("bad", after=token, timeout=60) == Numbers([1, 2, 3])
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+async def test_events_whose_document_is_unknown_are_applied_late_and_once(
+    world: World, run: Any, interrupted: bool
+) -> None:
+    def die(passed: str) -> None:
+        if passed == "dead_letters.folded":
+            raise Died
+
+    async with run(world.app):
+        await world.write(Added("x", 13, "d"), Added("y", 1, "d"), Added("x", 2, "d"))
+        token = await world.write(Added("y", 3, "d"))
+        assert await world.routed.get("d", after=token, timeout=60) == Numbers([1, 3])
+        found = await world.letters.find(projection=world.routed.name)
+        assert [(one.key, one.unrouted, one.events) for one in found] == [("x", True, 2)]
+        world.mended = True
+        if interrupted:
+            with listening(die), pytest.raises(Died):
+                await world.retry(found[0])
+        assert await world.retry(found[0]) == ""
+        token = await world.write(Added("x", 4, "d"), Added("y", 5, "d"))
+        view = await world.routed.get("d", after=token, timeout=60)
+        assert view is not None
+        assert view.numbers[:4] == [1, 3, 13, 2]
+        assert sorted(view.numbers[4:]) == [4, 5]
