@@ -71,8 +71,7 @@ class App:
         self.name = name
         self.settings: Settings = load(settings)
         self.projections: dict[str, Projection[Any]] = {}
-        self._runtime: Runtime | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
         _apps[name] = self
 
     def projection(self, name: str, view: type[ViewT]) -> BoundProjection[ViewT]:
@@ -92,9 +91,13 @@ class App:
     async def runtime(self) -> Runtime:
         """The open connections of this app in this event loop; opened at first use."""
         loop = asyncio.get_running_loop()
-        if self._runtime is None or self._loop is not loop:
-            self._runtime, self._loop = Runtime(self.name, self.settings), loop
-        return self._runtime
+        runtime = self._runtimes.get(loop)
+        if runtime is None:
+            # What belongs to a closed loop cannot be closed any more; other loops may be at work.
+            for old in [old for old in list(self._runtimes) if old.is_closed()]:
+                self._runtimes.pop(old, None)
+            runtime = self._runtimes[loop] = Runtime(self.name, self.settings)
+        return runtime
 
     def transaction(self) -> AppTransaction:
         """``async with app.transaction() as tx``: a transaction of the write store."""
@@ -138,8 +141,8 @@ class App:
         return None
 
     async def close(self) -> None:
-        """Disconnect from everything, and end embedded servers that this app has started."""
-        runtime, self._runtime = self._runtime, None
+        """Disconnect from everything that was opened in this loop, and end embedded servers."""
+        runtime = self._runtimes.pop(asyncio.get_running_loop(), None)
         if runtime is not None:
             await runtime.close()
 

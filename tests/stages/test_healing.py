@@ -44,3 +44,26 @@ def test_the_answer_is_looked_for_once_a_second() -> None:
     assert healing.wants_answer(101.0)
     assert healing.hole(101.0, unreachable=True) is Step.RESCAN
     assert healing.hole(102.0, unreachable=True) is Step.LOST
+
+
+def test_the_log_is_read_to_its_end_before_anything_is_called_lost() -> None:
+    healing = Healing()
+    assert healing.hole(100.0, unreachable=False, behind=at(20), newest=at(500)) is Step.ASK
+    assert healing.hole(101.0, unreachable=True, behind=at(21), newest=at(500)) is Step.RESCAN
+    # What was sent again stands behind everything that the log held then.
+    assert healing.hole(103.0, unreachable=True, behind=at(20), newest=at(500)) is Step.WAIT
+    assert healing.hole(104.0, unreachable=True, behind=at(500), newest=at(500)) is Step.WAIT
+    assert healing.hole(105.0, unreachable=True, behind=at(501), newest=at(501)) is Step.LOST
+
+
+def test_while_the_log_is_looked_through_its_tail_is_not_missing() -> None:
+    healing = Healing()
+    assert not healing.tail_missing(100.0)
+    assert healing.tail_missing(101.5)
+    assert healing.hole(101.5, unreachable=False, newest=at(500)) is Step.ASK
+    assert healing.hole(102.5, unreachable=True, newest=at(500)) is Step.RESCAN
+    assert not healing.tail_missing(104.0)
+    healing.heard()
+    assert not healing.tail_missing(110.0)
+    assert healing.tail_missing(111.5)
+    assert healing.hole(111.5, unreachable=True, newest=at(500)) is Step.LOST

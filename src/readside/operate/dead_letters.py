@@ -156,9 +156,7 @@ class DeadLetters:
         while True:
             events = await self._waiting(document, _AT_ONCE)
             if not events:
-                if await self._free(document):
-                    probe("dead_letters.freed")
-                    await store.unpark(*unit, self._key(document), document.parking)
+                if await self._free(document, store):
                     return Retried(document.projection, document.key, applied, "")
                 continue
             released = await release(folder, store, unit, self._key(document), events)
@@ -177,13 +175,25 @@ class DeadLetters:
 
         The discarded events are gone for this projection. Returns how many.
         """
+        row = self._row(document)
         found = await self._session.query(
-            "WITH gone AS (DELETE FROM readside.parked_events"
+            # The next one waits for what the discarded one has waited for, no longer for that itself.
+            f"WITH failing AS (SELECT base FROM {PARKED}"
+            + _DOCUMENT
+            + " AND position = %s), heir AS (UPDATE readside.parked_events e SET base = failing.base"
+            " FROM failing WHERE NOT %s AND e.base IS NULL AND (e.app, e.projection, e.partition, e.key,"
+            " e.position) = (SELECT app, projection, partition, key, min(position)"
+            " FROM readside.parked_events"
+            + _DOCUMENT
+            + " AND position > %s GROUP BY 1, 2, 3, 4)), gone AS (DELETE FROM readside.parked_events"
             + _DOCUMENT
             + " AND applied_at IS NULL AND (%s OR position = %s) RETURNING 1)"
             " SELECT count(*) FROM gone",
-            [*self._row(document), whole, document.position],
-        )
+            [
+                *row, document.position, whole, *row, document.position,
+                *row, whole, document.position,
+            ],
+        )  # fmt: skip
         return int(found[0][0])
 
     async def close(self) -> None:
@@ -214,8 +224,11 @@ class DeadLetters:
         )
         return int(found[0][0])
 
-    async def _free(self, document: ParkedDocument) -> bool:
-        """Delete the document's row if no event came in meanwhile; the projector locks it too."""
+    async def _free(self, document: ParkedDocument, store: Store) -> bool:
+        """Delete the document's row if no event came in meanwhile; the projector locks it too.
+
+        Readers are told before the row is gone for good: it is what a repeated retry finds.
+        """
         row = self._row(document)
         async with self._session.transaction() as connection:
             await rows(
@@ -232,6 +245,9 @@ class DeadLetters:
             )
             if not waiting:
                 await rows(connection, "DELETE FROM readside.parked_documents" + _DOCUMENT, row)
+                unit = Unit(document.projection, document.partition)
+                await store.unpark(*unit, self._key(document), document.parking)
+                probe("dead_letters.freed")
         return not waiting
 
     async def _note(self, document: ParkedDocument, error: Exception) -> None:

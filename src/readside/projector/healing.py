@@ -55,6 +55,10 @@ class Healing:
             self._idle_since = now
         return now - self._idle_since >= _GRACE
 
+    def heard(self) -> None:
+        """Note that records came, whatever they are: the log is not read to its end."""
+        self._idle_since = None
+
     def tail_complete(self) -> None:
         """Note that everything which the watermark names is here."""
         self._idle_since = None
@@ -87,10 +91,7 @@ class Healing:
         whoever is slow: the log could grow faster than it is read.
         """
         if self._asked_at is not None and unreachable:
-            if not self._rescanned:
-                self._rescanned = True
-                return Step.RESCAN
-            return Step.LOST
+            return self._without_relay(behind, newest)
         if self._asked_at is not None and now - self._asked_at < _ANSWER_EVERY:
             self._until = max(self._until, newest)
         passed = behind is None or behind > self._until
@@ -99,3 +100,12 @@ class Healing:
             self._until = max(newest, behind or BEGINNING)
             return Step.ASK
         return Step.WAIT
+
+    def _without_relay(self, behind: Position | None, newest: Position) -> Step:
+        """Look through the whole log; what is missing may have been sent again at its end."""
+        if not self._rescanned:
+            self._rescanned = True
+            self._idle_since = None
+            self._until = max(self._until, newest, behind or BEGINNING)
+            return Step.RESCAN
+        return Step.LOST if behind is None or behind > self._until else Step.WAIT

@@ -153,6 +153,7 @@ class Lane:
         limits = self._around.limits if self._healing.active else self._trial.limits()
         records, watermark = await subscription.read(limits, _PATIENCE)
         if records:
+            self._healing.heard()
             await self._take(records)
         if watermark is not None:
             self._newest = max(self._newest, watermark.last)
