@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 from uuid import uuid4
 
-from readside.adapters.postgres.connection import connect, translated
+from readside.adapters.postgres.connection import opened
 from readside.adapters.postgres.leases import PostgresLeases
 from readside.adapters.postgres.ledger import PostgresLedger
 from readside.adapters.postgres.parking import PostgresParking, forget_retried
@@ -217,13 +217,11 @@ class Service:
         retention = dt.timedelta(days=self._runtime.settings.retention_days)
         while True:
             try:
-                connection = await connect(addresses.write_store, "partitions")
-                async with connection:
-                    with translated(addresses.write_store):
-                        done: list[str] = []
-                        app = self._runtime.app
-                        complete = await tend_partitions(connection, app, retention, done)
-                        await forget_retried(connection, app, retention)
+                async with opened(addresses.write_store, "partitions") as connection:
+                    done: list[str] = []
+                    app = self._runtime.app
+                    complete = await tend_partitions(connection, app, retention, done)
+                    await forget_retried(connection, app, retention)
                 for what in done:
                     log.info(what)
                 await self._runtime.clock.sleep(_TEND_PARTITIONS_EVERY if complete else 30.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -137,7 +138,10 @@ async def test_a_document_with_waiting_events_is_not_freed(world: World, run: An
         with pytest.raises(readside.ParkedError):
             await world.own.get("bad", after=token, timeout=60)
         (parked,) = await world.letters.find(projection=world.own.name)
-        assert not await world.letters._free(parked)
+        store = await (await world.app.runtime()).store()
+        assert not await world.letters._free(parked, store)
+        with pytest.raises(readside.ParkedError):
+            await world.own.get("bad", after=token)
         assert parked in await world.letters.find()
 
 
@@ -177,3 +181,32 @@ async def test_events_whose_document_is_unknown_are_applied_late_and_once(
         assert view is not None
         assert view.numbers[:4] == [1, 3, 13, 2]
         assert sorted(view.numbers[4:]) == [4, 5]
+
+
+async def test_what_was_discarded_whole_still_has_to_be_reached_before_the_next(
+    world: World, run: Any
+) -> None:
+    """The process dies after the parking and before the documents: they are replayed first."""
+
+    def die(passed: str) -> None:
+        if passed == "projector.parked":
+            raise Died
+
+    await world.write(Added("bad", 1), Added("bad", 2), Added("bad", 13), Added("bad", 3))
+    with listening(die):
+        async with run(world.app):
+            while not await world.letters.find(projection=world.own.name):
+                await asyncio.sleep(0.01)
+    (parked,) = await world.letters.find(projection=world.own.name)
+    assert await world.letters.discard(parked, whole=True) == 2
+    async with run(world.app):
+        token = await world.write(Added("bad", 4))
+        with pytest.raises(readside.ParkedError):
+            await world.own.get("bad", after=token, timeout=60)
+        (parked,) = await world.letters.find(projection=world.own.name)
+        world.mended = True
+        assert await world.retry(parked) == ""
+        token = await world.write(Added("bad", 5))
+        view = await world.own.get("bad", after=token, timeout=60)
+        assert view is not None
+        assert [n for n in view.numbers if n not in (13, 3)] == [1, 2, 4, 5]

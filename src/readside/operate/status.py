@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from psycopg.rows import namedtuple_row
 
-from readside.adapters.postgres.connection import Connection, connect, translated
+from readside.adapters.postgres.connection import Connection, opened
 from readside.adapters.postgres.installation import check_schema
 from readside.adapters.postgres.names import Names
 from readside.core.errors import SchemaError
@@ -92,12 +92,10 @@ async def status(dsn: str, app: str) -> Status:
         UnavailableError: PostgreSQL is away.
         SchemaError: the app is not installed.
     """
-    connection = await connect(dsn, "status")
-    connection.row_factory = namedtuple_row
-    async with connection:
-        with translated(dsn):
-            await check_schema(connection)
-            return await _status(connection, app)
+    async with opened(dsn, "status") as connection:
+        connection.row_factory = namedtuple_row
+        await check_schema(connection)
+        return await _status(connection, app)
 
 
 async def _rows(connection: Connection, query: str, *values: Any) -> list[Any]:

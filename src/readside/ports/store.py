@@ -80,6 +80,9 @@ class Store(Protocol):
     async def halt(self, projection: str, partition: int, reason: str) -> None:
         """Tell readers that a partition of the projection is wrong; an empty reason takes it back."""
 
+    async def parked(self, projection: str, partition: int) -> Mapping[str, str]:
+        """What `Batch.parked` has said of documents behind this partition: key -> parking."""
+
     async def unpark(self, projection: str, partition: int, key: str, parking: str) -> None:
         """Take back what `Batch.parked` said of a document, if it still is the same parking."""
 

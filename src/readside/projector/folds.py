@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from operator import itemgetter
 from typing import Any
 
+from readside.core.batching import Limits
 from readside.core.errors import FencedError
-from readside.core.folding import UNROUTED, Batch, Folded, Folder
+from readside.core.folding import UNROUTED, Batch, Folded, Folder, Stored
 from readside.core.folding import Step as FoldStep
 from readside.core.leases import Unit
 from readside.core.position import Position
@@ -32,6 +33,8 @@ class Folds:
         self._parking = parking
         self._parked: dict[str, Hold] = {}
         self._token = 0
+        #: Bytes of a document, about.
+        self._weight = 1
 
     async def open(self, until: Position, token: int) -> None:
         """Learn which documents are parked, and see that the store has what was retried.
@@ -42,12 +45,20 @@ class Folds:
         """
         self._token = token
         self._parked = dict(await self._parking.parked(self._unit))
+        await self._correct()
         found = await self._parking.retried(self._unit, until)
         for key, pairs in itertools.groupby(found, key=itemgetter(0)):
             events = [event for _, event in pairs]
             released = await release(self._folder, self._store, self._unit, key, events)
             if released.failed is not None:
                 await self._park_again(key, events, released)
+
+    async def _correct(self) -> None:
+        """Take back what the store says of documents that were freed: it may have come back older."""
+        for key, parking in (await self._store.parked(*self._unit)).items():
+            hold = self._parked.get(key)
+            if hold is None or hold.name != parking:
+                await self._store.unpark(*self._unit, key, parking)
 
     async def _park_again(self, key: str, events: list[Waiting], released: Released) -> None:
         """What could be applied once cannot be applied again: the code has changed."""
@@ -114,6 +125,16 @@ class Folds:
         hold = self._parked.get(step.key)
         return hold is not None and step.record.position >= hold.since
 
+    def limits(self, limits: Limits) -> Limits:
+        """Fewer records at once where the documents are large: all that they concern are loaded."""
+        return limits._replace(records=max(1, min(limits.records, limits.size // self._weight)))
+
+    def _weigh(self, loaded: list[Stored]) -> None:
+        if loaded:
+            mean = sum(len(one.document or b"") for one in loaded) // len(loaded)
+            # Up at once, down slowly: one batch of small ones does not make the next one small.
+            self._weight = max(1, mean, self._weight * 7 // 8)
+
     async def _fold(
         self, steps: list[FoldStep], survived: Callable[[], Awaitable[None]] | None
     ) -> tuple[Folded | None, tuple[tuple[str, str], ...]]:
@@ -122,6 +143,7 @@ class Folds:
         keys = list(dict.fromkeys(step.key for step in free))
         loaded = await self._store.load(self._unit.projection, keys)
         probe("projector.loaded")
+        self._weigh(loaded)
         folded = self._folder.fold(free, dict(zip(keys, loaded, strict=True)))
         if survived is not None:
             await survived()

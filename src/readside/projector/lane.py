@@ -151,7 +151,7 @@ class Lane:
     async def _step(self, subscription: Subscription) -> None:
         # Behind a hole most are only dropped.
         limits = self._around.limits if self._healing.active else self._trial.limits()
-        records, watermark = await subscription.read(limits, _PATIENCE)
+        records, watermark = await subscription.read(self._folds.limits(limits), _PATIENCE)
         if records:
             self._healing.heard()
             await self._take(records)

@@ -167,6 +167,10 @@ class TimedStore:
         """See ports.store."""
         await self._inner.halt(projection, partition, reason)
 
+    async def parked(self, projection: str, partition: int) -> Mapping[str, str]:
+        """See ports.store."""
+        return await self._inner.parked(projection, partition)
+
     async def unpark(self, projection: str, partition: int, key: str, parking: str) -> None:
         """See ports.store."""
         await self._inner.unpark(projection, partition, key, parking)

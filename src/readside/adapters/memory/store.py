@@ -201,6 +201,12 @@ class MemoryStore:
         else:
             halted.pop((self._app, projection, partition), None)
 
+    async def parked(self, projection: str, partition: int) -> Mapping[str, str]:
+        """See ports.store."""
+        of_this = (self._app, projection, partition)
+        found = (await self._reach()).parked
+        return {name[3]: parking for name, parking in found.items() if name[:3] == of_this}
+
     async def unpark(self, projection: str, partition: int, key: str, parking: str) -> None:
         """See ports.store."""
         parked = (await self._reach()).parked

@@ -60,6 +60,13 @@ class NatsSubscription:
 
     async def start(self, first_sequence: int, watermarks: str) -> None:
         """Begin at a sequence of the stream."""
+        try:
+            await self._start(first_sequence, watermarks)
+        except BaseException:
+            await self.close()  # nobody else can: it was never handed out
+            raise
+
+    async def _start(self, first_sequence: int, watermarks: str) -> None:
         client = self._client = await self._link.client()
         try:
             info = await client.jetstream().add_consumer(
@@ -76,10 +83,10 @@ class NatsSubscription:
             )
             self._consumer = info.name
             self._inbox = client.new_inbox()
-            self._handles = [
-                await client.subscribe(self._inbox, cb=self._on_message, pending_bytes_limit=0),
-                await client.subscribe(watermarks, cb=self._on_watermark),
-            ]
+            self._handles.append(
+                await client.subscribe(self._inbox, cb=self._on_message, pending_bytes_limit=0)
+            )
+            self._handles.append(await client.subscribe(watermarks, cb=self._on_watermark))
             await self._pull()
         except FAILURES as error:
             raise self._link.translate(error) from error
@@ -170,7 +177,8 @@ class NatsSubscription:
             async with asyncio.timeout(1):
                 for handle in self._handles:
                     await handle.unsubscribe()
-                await client.jetstream().delete_consumer(self._stream, self._consumer)
+                if self._consumer:
+                    await client.jetstream().delete_consumer(self._stream, self._consumer)
         except FAILURES:
             return  # the server forgets an idle consumer after a minute
 

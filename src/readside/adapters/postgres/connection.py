@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
@@ -45,6 +45,17 @@ async def connect(dsn: str, purpose: str, **options: Any) -> Connection:
             application_name=f"readside {purpose}",
             **(defaults | options),
         )
+
+
+@asynccontextmanager
+async def opened(dsn: str, purpose: str, **options: Any) -> AsyncIterator[Connection]:
+    """A connection for a few statements; closed at the end, its errors in readside's words."""
+    connection = await connect(dsn, purpose, **options)
+    try:
+        with translated(dsn):
+            yield connection
+    finally:
+        await connection.close()
 
 
 def address(dsn: str) -> str:

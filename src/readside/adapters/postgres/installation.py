@@ -6,7 +6,7 @@ from importlib import resources
 
 from psycopg import errors, sql
 
-from readside.adapters.postgres.connection import Connection, connect, translated
+from readside.adapters.postgres.connection import Connection, opened
 from readside.adapters.postgres.names import COLUMNS, Names, checked_name
 from readside.adapters.postgres.partitions import tend_partitions
 from readside.core.errors import RefusedError, SchemaError, SettingsError
@@ -31,16 +31,14 @@ async def install(dsn: str, app: str, partitions: int, max_payload: int) -> list
     """
     done: list[str] = []
     names = Names(checked_name(app))
-    connection = await connect(dsn, "init")
-    async with connection:
-        with translated(dsn):
-            await connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
-            await _check_server(connection)
-            await _migrate(connection, done)
-            await _branch(connection, names, done)
-            await _limit(connection, names, max_payload, done)
-            await _capture(connection, names, partitions, done)
-            await tend_partitions(connection, app, None, done)
+    async with opened(dsn, "init") as connection:
+        await connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+        await _check_server(connection)
+        await _migrate(connection, done)
+        await _branch(connection, names, done)
+        await _limit(connection, names, max_payload, done)
+        await _capture(connection, names, partitions, done)
+        await tend_partitions(connection, app, None, done)
     return done
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from readside.adapters.postgres.connection import Connection, connect, translated
+from readside.adapters.postgres.connection import Connection, opened
 from readside.adapters.postgres.installation import check_schema, create_slot, drop_slot
 from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.session import Session, rows
@@ -108,13 +108,11 @@ class PostgresLedger:
         return restarted(known, newest, seen)
 
     async def _identify(self) -> Identity:
-        connection = await connect(self._session.dsn, "relay", replication="database")
-        async with connection:
-            with translated(self._session.dsn):
-                ((system, timeline, *_),) = await rows(connection, "IDENTIFY_SYSTEM")
-                history = b""
-                if int(timeline) > 1:  # the first has no file
-                    ((_, history),) = await rows(connection, f"TIMELINE_HISTORY {int(timeline)}")
+        async with opened(self._session.dsn, "relay", replication="database") as connection:
+            ((system, timeline, *_),) = await rows(connection, "IDENTIFY_SYSTEM")
+            history = b""
+            if int(timeline) > 1:  # the first has no file
+                ((_, history),) = await rows(connection, f"TIMELINE_HISTORY {int(timeline)}")
         return Identity(str(system), int(timeline), _switches(history))
 
     async def _known(self, connection: Connection) -> Known:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres.session import Session, rows
 from readside.core.errors import LeaseLostError
-from readside.core.folding import Step
 from readside.core.leases import Unit
 from readside.core.position import Position
 from readside.core.record import Record
@@ -43,7 +42,7 @@ class PostgresParking:
                 await self._fence(connection, unit, token)
             for parked in steps:
                 if parked.error is not None:
-                    await self._document(connection, unit, parked.step, parked.error)
+                    await self._document(connection, unit, parked, parked.error)
             keys = sorted({parked.step.key for parked in steps})
             # The row lock holds back an operator who is just freeing the document.
             found = _holds(
@@ -79,18 +78,18 @@ class PostgresParking:
             raise LeaseLostError("a newer owner has the lease")
 
     async def _document(
-        self, connection: Connection, unit: Unit, step: Step, error: BaseException
+        self, connection: Connection, unit: Unit, parked: Parked, error: BaseException
     ) -> None:
         cause = error.__cause__ or error
         trace = "".join(traceback.format_exception(error))[-_LONGEST:]
         await rows(
             connection,
             "INSERT INTO readside.parked_documents"
-            " (app, projection, partition, key, since, error_type, error, traceback)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            " (app, projection, partition, key, since, base, error_type, error, traceback)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
             [
-                self._app, *unit, step.key, step.record.position.encode(),
-                type(cause).__name__, _clean(str(error)), _clean(trace),
+                self._app, *unit, parked.step.key, parked.step.record.position.encode(),
+                parked.base, type(cause).__name__, _clean(str(error)), _clean(trace),
             ],
         )  # fmt: skip
 
@@ -137,12 +136,13 @@ EVENT_COLUMNS = (
     " headers, base"
 )
 #: The parked events, each with what its document must contain before: what only waited, waits for
-#: the one before it.
+#: the one before it, and where that was discarded, for what the document had when it was parked.
 PARKED = (
     "(SELECT app, projection, partition, key, position, predecessor, nth, id, type, event_key,"
-    " version, payload, headers, recorded_at, applied_at, coalesce(base, lag(position) OVER"
-    " (PARTITION BY app, projection, partition, key ORDER BY position), '') AS base"
-    " FROM readside.parked_events) parked"
+    " version, payload, headers, recorded_at, applied_at, coalesce(e.base, lag(position) OVER"
+    " (PARTITION BY app, projection, partition, key ORDER BY position), d.base, '') AS base"
+    " FROM readside.parked_events e LEFT JOIN readside.parked_documents d"
+    " USING (app, projection, partition, key)) parked"
 )
 
 

@@ -30,7 +30,9 @@ async def tend_partitions(
         whether everything could be done.
     """
     names = Names(app)
-    today = dt.datetime.now(dt.UTC).date()
+    # The clock that fills recorded_at, not this machine's.
+    query = "SELECT (now() AT TIME ZONE 'UTC')::date"
+    ((today,),) = await (await connection.execute(query.encode())).fetchall()
     existing = await _leaves(connection, names)
     wanted = [None, *(today + dt.timedelta(days=ahead) for ahead in range(-1, _AHEAD))]
     missing = [day for day in wanted if _leaf(names, day) not in existing]
@@ -50,9 +52,33 @@ async def tend_partitions(
                 done.append(f"dropped readside.{leaf}")
             else:
                 complete = False
+        if retention is not None:
+            complete &= await _empty_rest(connection, names, retention, done)
     finally:
         await connection.execute("RESET lock_timeout")
     return complete
+
+
+async def _empty_rest(
+    connection: Connection, names: Names, retention: dt.timedelta, done: list[str]
+) -> bool:
+    """Empty the default partition when all its rows are old: it has some after weeks without us."""
+    rest = sql.Identifier("readside", _leaf(names, None))
+    newest = await (
+        await connection.execute(
+            sql.SQL("SELECT max(recorded_at) < now() - {}::interval FROM {}").format(
+                sql.Literal(retention), rest
+            )
+        )
+    ).fetchone()
+    if newest != (True,):
+        return True
+    try:
+        await connection.execute(sql.SQL("TRUNCATE {}").format(rest))  # inserts alone are published
+    except errors.LockNotAvailable:
+        return False
+    done.append(f"emptied readside.{_leaf(names, None)}")
+    return True
 
 
 async def _leaves(connection: Connection, names: Names) -> set[str]:

@@ -209,6 +209,17 @@ class RedisStore:
             else:
                 await self._client.hdel(name, str(partition))
 
+    async def parked(self, projection: str, partition: int) -> Mapping[str, str]:
+        """See ports.store."""
+        async with self._translated():
+            found = await self._client.hgetall(self._name(projection, "parked"))
+        pairs = (
+            (key.decode(), entry.partition(":"))
+            for key, entries in found.items()
+            for entry in entries.decode().split()
+        )
+        return {key: parking for key, (number, _, parking) in pairs if number == str(partition)}
+
     async def unpark(self, projection: str, partition: int, key: str, parking: str) -> None:
         """See ports.store."""
         arguments = [self._name(projection, "parked"), key, f"{partition}:{parking}"]

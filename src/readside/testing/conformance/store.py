@@ -381,6 +381,8 @@ class StoreContract(ABC):
         assert (await store.read(projection, ["x y", "w"], [0, 1])).parked == {"x y"}
         assert (await store.read(projection, ["x y"], [1])).parked == frozenset()
         assert (await store.read(projection, ["x y"])).parked == frozenset()
+        assert dict(await store.parked(projection, 0)) == {"x y": "p1", "z": "p2"}
+        assert dict(await store.parked(projection, 1)) == {}
         again = Batch(projection, 1, None, checkpoint(1), (), parked=(("x y", "p3"),))
         assert await store.apply(again) is Outcome.APPLIED
         await store.unpark(projection, 0, "x y", "p9")  # another parking of the same document

@@ -78,6 +78,7 @@ CREATE TABLE readside.parked_documents (
     key        text NOT NULL,
     parking    text NOT NULL DEFAULT gen_random_uuid()::text,
     since      text COLLATE "C" NOT NULL,
+    base       text COLLATE "C" NOT NULL,
     error_type text NOT NULL,
     error      text NOT NULL,
     traceback  text NOT NULL,
