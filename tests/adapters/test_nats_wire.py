@@ -142,6 +142,7 @@ def damaged():
     yield good | {CHAIN: chain.replace("-", ":", 1)}
     yield good | {CHAIN: chain.rsplit(" ", 1)[0]}
     yield good | {CHAIN: chain.rsplit(" ", 1)[0] + " soon"}
+    yield good | {CHAIN: chain.rsplit(" ", 2)[0] + " soon 0"}
 
 
 @pytest.mark.parametrize("headers", list(damaged()))

@@ -193,3 +193,32 @@ def test_it_knows_where_it_is():
     shipping.shipped(140)
     assert shipping.settled == 150
     assert list(shipping.heads) == list(START.heads)
+
+
+@given(transactions(), st.data())
+def test_what_a_record_says_to_reach_has_no_further_record_of_its_partition(history, data):
+    """However the stream is cut, and whatever the log holds already: nobody is led past a record."""
+    everything = Chain(PARTITIONS, ORIGIN, {}).stamp([e for events, _ in history for e in events])
+    tails = {
+        number: data.draw(
+            st.sampled_from([r.position for r in everything if r.partition == number])
+        )
+        for number in {record.partition for record in everything}
+        if data.draw(st.booleans())
+    }
+    shipping = Shipping(PARTITIONS, ORIGIN, START, tails)
+    told = 0
+    for events, settled in chunks(data.draw, history):
+        for record in shipping.tell(shipping.take(events), settled):
+            assert record.reaches >= record.position
+            told += record.settled > 0
+            passed = [
+                other
+                for other in everything
+                if other.partition == record.partition
+                and record.position < other.position <= record.reaches
+            ]
+            assert not passed
+        shipping.shipped(settled)
+    if not tails:
+        assert told  # the last piece ends with a commit

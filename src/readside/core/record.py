@@ -45,6 +45,14 @@ class Record(NamedTuple):
     headers: bytes = b""
     #: Where a broker's log holds it; opaque, and empty before it was there.
     offset: str = ""
+    #: Everything that committed before this LSN is in this record or one before it; 0 if that was
+    #: not known when it was sent. So a reader's token need not wait for the next watermark.
+    settled: int = 0
+
+    @property
+    def reaches(self) -> Position:
+        """Where a consumer is that has applied this record."""
+        return max(self.position, Position(self.position.epoch, self.settled, 0))
 
 
 class Watermark(NamedTuple):

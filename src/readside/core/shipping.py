@@ -104,6 +104,20 @@ class Shipping:
             }
         return fresh
 
+    def tell(self, records: list[Record], settled: int) -> list[Record]:
+        """Let the last record of each partition say how far the source has told, if that is beyond it."""
+        told: set[int] = set()
+        for index in range(len(records) - 1, -1, -1):
+            record = records[index]
+            if record.partition in told:
+                continue
+            told.add(record.partition)
+            if settled > record.position.lsn:
+                records[index] = record._replace(settled=settled)
+            if len(told) == len(self.heads):
+                break
+        return records
+
     def shipped(self, settled: int) -> None:
         """Note that everything taken is with the broker, and how far the source has told."""
         self._settled = max(self._settled, settled)

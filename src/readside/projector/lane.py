@@ -182,7 +182,7 @@ class Lane:
     async def _apply(self, records: list[Record]) -> None:
         last = records[-1]
         offset = last.offset or self._checkpoint.offset
-        checkpoint = Checkpoint(last.position, last.nth, offset, self.lease.token)
+        checkpoint = Checkpoint(last.reaches, last.nth, offset, self.lease.token)
         if self._trial.on:
             await self._trial.apply(self.lease, self._folds, last, self._checkpoint, checkpoint)
         else:

@@ -165,7 +165,7 @@ class Relay:
         heartbeats = Heartbeats(len(shipping.heads))
         while not self._rewinding:
             chunk = await source.read(0.004 if heartbeats.pending else 0.2)
-            records = shipping.take(chunk.events)
+            records = shipping.tell(shipping.take(chunk.events), chunk.settled)
             if records:
                 probe("relay.taken")
                 await self._broker.publish(records)

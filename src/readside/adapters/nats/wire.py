@@ -3,7 +3,7 @@
     subject            <app>.<partition>.<type>
     Readside-Id        the event's id
     Readside-Event     <type> <version> <key, percent-encoded>
-    Readside-Chain     <position> <predecessor> <nth> <recorded at, microseconds since 1970>
+    Readside-Chain     <position> <predecessor> <nth> <recorded at, microseconds since 1970> <settled>
 
 Few and short, for every header costs both sides. Trace context travels in headers of its own;
 one whose name NATS forbids or keeps for itself travels as Readside-X-<name, percent-encoded>.
@@ -37,7 +37,8 @@ def headers_of(record: Record) -> dict[str, str]:
     headers = {
         ID: record.id,
         EVENT: f"{record.type} {record.version} {key}",
-        CHAIN: f"{record.position.encode()} {record.predecessor.encode()} {record.nth} {record.recorded_at}",
+        CHAIN: f"{record.position.encode()} {record.predecessor.encode()} {record.nth}"
+        f" {record.recorded_at} {record.settled:x}",
     }
     if record.headers:
         headers |= {
@@ -81,7 +82,7 @@ def record_of(partition: int, payload: bytes, headers: dict[str, str], offset: s
     """
     try:
         type_, version, key = headers[EVENT].split(" ", 2)
-        position, predecessor, nth, recorded_at = headers[CHAIN].split(" ")
+        position, predecessor, nth, recorded_at, settled = headers[CHAIN].split(" ")
         further = b""
         if len(headers) > 3:  # noqa: PLR2004 - our own three
             further = _further(headers)
@@ -98,6 +99,7 @@ def record_of(partition: int, payload: bytes, headers: dict[str, str], offset: s
             int(recorded_at),
             further,
             offset,
+            int(settled, 16),
         )
     except (KeyError, ValueError) as error:
         raise DecodeError(f"A message on the stream is not readside's: {error!r}") from error

@@ -10,7 +10,7 @@ from readside.apps.demo.shop import Shop
 
 _WRITERS = 8
 #: Seconds between two looks of the observer.
-_LOOK_EVERY = 0.0005
+_LOOK_EVERY = 0.001
 #: Seconds after the last progress at which the observer gives up.
 _GIVE_UP = 30.0
 
