@@ -42,6 +42,7 @@ RECORDS = st.builds(
     recorded_at=st.integers(0, 2**53),
     headers=st.just(b"") | FURTHER.map(msgspec.json.encode),
     offset=TEXT,
+    settled=st.integers(0, 2**64 - 1),
 )
 PLAIN = Record(3, Position(1, 2, 3), BEGINNING, 1, "id", "user.created", "42", 1, b"{}", 5)
 
