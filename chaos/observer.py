@@ -46,13 +46,15 @@ def observe(url: str, journal: Journal) -> None:
 
 
 def _look(client: Any, journal: Journal, seen: dict[str, Any]) -> None:
+    asked = time.time()
     found = client.mget([*_KEYS, *_PAIRS])
     for name, document in zip(_KEYS, found, strict=False):
-        _changed(journal, seen, name, fingerprint(document))
+        _changed(journal, seen, name, fingerprint(document), asked)
     for name, document in zip(_PAIRS, found[len(_KEYS) :], strict=True):
         streams = {} if document is None else msgspec.json.decode(document)["streams"]
         for stream in _streams_of(name):
-            _changed(journal, seen, f"{name}:{stream}", marks_fingerprint(streams.get(stream, [])))
+            marks = marks_fingerprint(streams.get(stream, []))
+            _changed(journal, seen, f"{name}:{stream}", marks, asked)
 
 
 def _streams_of(name: str) -> tuple[str, str]:
@@ -60,10 +62,12 @@ def _streams_of(name: str) -> tuple[str, str]:
     return f"l-{number}", f"r-{number}"
 
 
-def _changed(journal: Journal, seen: dict[str, Any], name: str, now: int | None) -> None:
+def _changed(
+    journal: Journal, seen: dict[str, Any], name: str, now: int | None, asked: float
+) -> None:
     if name not in seen or seen[name] != now:
         seen[name] = now
-        journal.note("saw", name, now)
+        journal.note("saw", name, now, asked)
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ def check_observer(
         counts[what] += 1
         if what != "saw":
             continue
-        name, state = rest
+        name, state, asked = rest
         versions = states.versions(name, state)
         if not versions:
             verdicts.add("order_violations", f"{path.stem} saw {name} in no state of its history")
@@ -56,7 +56,8 @@ def check_observer(
                 f"{path.stem} saw {name} go back from {before[1]} to {versions[-1]} at {moment:.2f}",
             )
         counts["went back after a wipe"] += wiped and versions[-1] < before[1]
-        at[name] = (moment, (forward or versions)[0])
+        # A store that was wiped between the answer and this note has explained the next one.
+        at[name] = (asked, (forward or versions)[0])
     return counts
 
 
