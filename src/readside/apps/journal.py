@@ -39,7 +39,7 @@ class Trouble(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._complaints: dict[str, Complaints] = {}
+        self._complaints = Complaints()
         self._met_at = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -49,14 +49,11 @@ class Trouble(logging.Filter):
         if not errors:
             return True
         self._met_at, text = time.monotonic(), str(errors[-1])
-        return self._complaints.setdefault(text, Complaints()).worth_saying(text, self._met_at)
+        return self._complaints.worth_saying(text, self._met_at)
 
     def over(self) -> bool:
         """Whether there was trouble that now has ended; True once. Asked when all looks well."""
-        if not self._complaints or time.monotonic() - self._met_at < _CALM:
-            return False
-        self._complaints.clear()
-        return True
+        return time.monotonic() - self._met_at >= _CALM and self._complaints.clear()
 
 
 def journal(level: int, form: str = "%(asctime)s %(levelname)-7s %(message)s") -> Trouble:

@@ -46,9 +46,18 @@ async def _check_server(connection: Connection) -> None:
     if connection.info.server_version < _OLDEST_SERVER:
         raise RefusedError("PostgreSQL is older than 14.", mend="upgrade it to 14 or later")
     row = await (await connection.execute("SELECT current_setting('wal_level')")).fetchone()
-    if row != ("logical",):
+    check_level(row[0] if row else "")
+
+
+def check_level(wal_level: str) -> None:
+    """Make sure that PostgreSQL writes what logical replication needs.
+
+    Raises:
+        RefusedError: it does not.
+    """
+    if wal_level != "logical":
         raise RefusedError(
-            f"PostgreSQL runs with wal_level={row and row[0]}; logical replication needs logical.",
+            f"PostgreSQL runs with wal_level={wal_level}; logical replication needs logical.",
             mend="ALTER SYSTEM SET wal_level = logical; then restart PostgreSQL",
         )
 

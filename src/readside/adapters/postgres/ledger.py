@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from readside.adapters.postgres.connection import Connection, opened
-from readside.adapters.postgres.installation import check_schema, create_slot, drop_slot
+from readside.adapters.postgres.installation import (
+    check_level,
+    check_schema,
+    create_slot,
+    drop_slot,
+)
 from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.session import Session, rows
 from readside.core.chain import Head
@@ -347,8 +352,4 @@ async def _check_writable(connection: Connection) -> None:
         raise RefusedError(
             "PostgreSQL is a standby.", mend="let READSIDE_WRITE_STORE name the primary"
         )
-    if level != "logical":
-        raise RefusedError(
-            f"PostgreSQL runs with wal_level={level}; logical replication needs logical.",
-            mend="ALTER SYSTEM SET wal_level = logical; then restart PostgreSQL",
-        )
+    check_level(level)

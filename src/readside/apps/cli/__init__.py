@@ -172,7 +172,13 @@ parked = App(name="dead-letters", help="Documents that cannot move on, and their
 cli.command(parked)
 
 
-@parked.command(name="list")
+@parked.command(
+    name="list",
+    help_epilogue=_examples(
+        "readside dead-letters list shop.main:app",
+        "readside dead-letters list shop.main:app --error ZeroDivisionError --json",
+    ),
+)
 def list_(
     target: Target,
     *,
@@ -181,19 +187,19 @@ def list_(
     error: ErrorText = None,
     json: Json = False,
 ) -> int:
-    """List the parked documents, the longest parked first.
-
-    Examples:
-        readside dead-letters list shop.main:app
-        readside dead-letters list shop.main:app --error ZeroDivisionError --json
-    """
+    """List the parked documents, the longest parked first."""
     from readside.apps.cli import dead_letters as work  # noqa: PLC0415
-    from readside.apps.process import run as run_process  # noqa: PLC0415
+    from readside.apps.cli.target import load_app  # noqa: PLC0415
+    from readside.apps.process import run as process  # noqa: PLC0415
 
-    return run_process(lambda: work.find(target, work.Choice(projection, key, error), json=json))
+    return process(
+        lambda: work.find(load_app(target), work.Choice(projection, key, error), json=json)
+    )
 
 
-@parked.command
+@parked.command(
+    help_epilogue=_examples("readside dead-letters show shop.main:app --projection user --key 42")
+)
 def show(
     target: Target,
     *,
@@ -202,18 +208,22 @@ def show(
     error: ErrorText = None,
     json: Json = False,
 ) -> int:
-    """Show parked documents in full: error, traceback, waiting events with their payloads.
-
-    Examples:
-        readside dead-letters show shop.main:app --projection user --key 42
-    """
+    """Show parked documents in full: error, traceback, waiting events with their payloads."""
     from readside.apps.cli import dead_letters as work  # noqa: PLC0415
-    from readside.apps.process import run as run_process  # noqa: PLC0415
+    from readside.apps.cli.target import load_app  # noqa: PLC0415
+    from readside.apps.process import run as process  # noqa: PLC0415
 
-    return run_process(lambda: work.show(target, work.Choice(projection, key, error), json=json))
+    return process(
+        lambda: work.show(load_app(target), work.Choice(projection, key, error), json=json)
+    )
 
 
-@parked.command
+@parked.command(
+    help_epilogue=_examples(
+        "readside dead-letters retry shop.main:app --projection user --key 42",
+        "readside dead-letters retry shop.main:app --all",
+    )
+)
 def retry(
     target: Target,
     *,
@@ -227,19 +237,22 @@ def retry(
 
     Safe to interrupt and to repeat, while the projectors run. Exits with 1 if a document still
     cannot move on.
-
-    Examples:
-        readside dead-letters retry shop.main:app --projection user --key 42
-        readside dead-letters retry shop.main:app --all
     """
     from readside.apps.cli import dead_letters as work  # noqa: PLC0415
-    from readside.apps.process import run as run_process  # noqa: PLC0415
+    from readside.apps.cli.target import load_app  # noqa: PLC0415
+    from readside.apps.process import run as process  # noqa: PLC0415
 
     choice = work.Choice(projection, key, error)
-    return run_process(lambda: work.retry(target, choice, everything=everything, json=json))
+    return process(
+        lambda: work.retry(load_app(target), target, choice, everything=everything, json=json)
+    )
 
 
-@parked.command
+@parked.command(
+    help_epilogue=_examples(
+        "readside dead-letters discard shop.main:app --projection user --key 42"
+    )
+)
 def discard(
     target: Target,
     *,
@@ -255,20 +268,24 @@ def discard(
     """Give up the failing event of each chosen document; the view goes on without it.
 
     Free the document with `retry` afterwards.
-
-    Examples:
-        readside dead-letters discard shop.main:app --projection user --key 42
     """
     from readside.apps.cli import dead_letters as work  # noqa: PLC0415
-    from readside.apps.process import run as run_process  # noqa: PLC0415
+    from readside.apps.cli.target import load_app  # noqa: PLC0415
+    from readside.apps.process import run as process  # noqa: PLC0415
 
     choice = work.Choice(projection, key, error)
-    return run_process(
-        lambda: work.discard(target, choice, everything=everything, whole=whole, json=json)
+    return process(
+        lambda: work.discard(
+            load_app(target), choice, everything=everything, whole=whole, json=json
+        )
     )
 
 
-@cli.command
+@cli.command(
+    help_epilogue=_examples(
+        "readside reset shop.main:app user", "readside reset shop.main:app user --give-up --yes"
+    )
+)
 def reset(
     target: Target,
     projection: Annotated[str, Parameter(help="Which projection.")],
@@ -286,18 +303,17 @@ def reset(
     """Empty a projection and let it begin again, with the first event or with what there is.
 
     The projectors may run. Readers get an error until it is empty, and see it fill up after that.
-
-    Examples:
-        readside reset shop.main:app user
-        readside reset shop.main:app user --give-up --yes
     """
     from readside.apps.cli import operate as work  # noqa: PLC0415
-    from readside.apps.process import run as run_process  # noqa: PLC0415
+    from readside.apps.cli.target import load_app  # noqa: PLC0415
+    from readside.apps.process import run as process  # noqa: PLC0415
 
-    return run_process(lambda: work.reset(target, projection, give_up=give_up, yes=yes, json=json))
+    return process(
+        lambda: work.reset(load_app(target), projection, give_up=give_up, yes=yes, json=json)
+    )
 
 
-@cli.command
+@cli.command(help_epilogue=_examples("readside forget shop.main:app old_users --documents"))
 def forget(
     target: Target,
     projection: Annotated[str, Parameter(help="Which projection.")],
@@ -307,12 +323,9 @@ def forget(
     ] = False,
     yes: Yes = False,
 ) -> int:
-    """Let go of a projection which the code no longer declares: PostgreSQL keeps WAL for it.
-
-    Examples:
-        readside forget shop.main:app old_users --documents
-    """
+    """Let go of a projection which the code no longer declares: PostgreSQL keeps WAL for it."""
     from readside.apps.cli import operate as work  # noqa: PLC0415
-    from readside.apps.process import run as run_process  # noqa: PLC0415
+    from readside.apps.cli.target import load_app  # noqa: PLC0415
+    from readside.apps.process import run as process  # noqa: PLC0415
 
-    return run_process(lambda: work.forget(target, projection, documents=documents, yes=yes))
+    return process(lambda: work.forget(load_app(target), projection, documents=documents, yes=yes))

@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from readside.adapters.postgres.session import Session
 from readside.app import App
-from readside.apps.cli.target import load_app
+from readside.apps.cli.target import notes_of
 from readside.core.errors import SettingsError
 from readside.operate.dead_letters import DeadLetters, ParkedDocument, Retried
 
@@ -31,9 +30,9 @@ class Choice(NamedTuple):
         return any(part is not None for part in self)
 
 
-async def find(target: str, choice: Choice, *, json: bool) -> int:
+async def find(app: App, choice: Choice, *, json: bool) -> int:
     """List the parked documents."""
-    async with _opened(target) as (_, letters):
+    async with _opened(app) as letters:
         found = await letters.find(*choice)
     if json:
         print(msgspec.json.encode(found).decode())
@@ -58,9 +57,9 @@ def _table(found: Sequence[ParkedDocument]) -> None:
     Console(markup=False, highlight=False).print(table)
 
 
-async def show(target: str, choice: Choice, *, json: bool) -> int:
+async def show(app: App, choice: Choice, *, json: bool) -> int:
     """Show parked documents with traceback and events."""
-    async with _opened(target) as (_, letters):
+    async with _opened(app) as letters:
         details = [await letters.show(one) for one in await letters.find(*choice)]
     if json:
         print(msgspec.json.encode(details).decode())
@@ -79,11 +78,11 @@ async def show(target: str, choice: Choice, *, json: bool) -> int:
     return 0
 
 
-async def retry(target: str, choice: Choice, *, everything: bool, json: bool) -> int:
+async def retry(app: App, target: str, choice: Choice, *, everything: bool, json: bool) -> int:
     """Fold parked events again; 1 if a document still cannot move on."""
     _chosen(choice, everything=everything)
     done: list[Retried] = []
-    async with _opened(target) as (app, letters):
+    async with _opened(app) as letters:
         store = await (await app.runtime()).store()
         for one in await letters.find(*choice):
             projection = app.projections.get(one.projection)
@@ -104,10 +103,10 @@ async def retry(target: str, choice: Choice, *, everything: bool, json: bool) ->
     return 1 if any(result.error for result in done) else 0
 
 
-async def discard(target: str, choice: Choice, *, everything: bool, whole: bool, json: bool) -> int:
+async def discard(app: App, choice: Choice, *, everything: bool, whole: bool, json: bool) -> int:
     """Give up events, and retry the rest."""
     _chosen(choice, everything=everything)
-    async with _opened(target) as (_, letters):
+    async with _opened(app) as letters:
         found = await letters.find(*choice)
         gone = {one.name: await letters.discard(one, whole=whole) for one in found}
     if json:
@@ -128,14 +127,6 @@ def _chosen(choice: Choice, *, everything: bool) -> None:
 
 
 @asynccontextmanager
-async def _opened(target: str) -> AsyncIterator[tuple[App, DeadLetters]]:
-    app = load_app(target)
-    try:
-        session = Session((await (await app.runtime()).addresses()).write_store, "dead letters")
-        letters = DeadLetters(session, app.name)
-        try:
-            yield app, letters
-        finally:
-            await letters.close()
-    finally:
-        await app.close()
+async def _opened(app: App) -> AsyncIterator[DeadLetters]:
+    async with notes_of(app, "dead letters") as session:
+        yield DeadLetters(session, app.name)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import ModuleType
 
+from readside.adapters.postgres.session import Session
 from readside.app import App
 from readside.core.errors import ReadsideError, SettingsError
 
@@ -77,3 +80,16 @@ def _offer(module: ModuleType) -> str:
     if not apps:
         return f'make one in {module.__name__}: app = readside.App("shop")'
     return "use " + " or ".join(f"{module.__name__}:{name}" for name in apps)
+
+
+@asynccontextmanager
+async def notes_of(app: App, purpose: str) -> AsyncIterator[Session]:
+    """A connection to an app's notes for one command; everything of the app is closed at the end."""
+    try:
+        session = Session((await (await app.runtime()).addresses()).write_store, purpose)
+        try:
+            yield session
+        finally:
+            await session.close()
+    finally:
+        await app.close()
