@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping
 from enum import Enum
+from operator import attrgetter, eq
 from typing import NamedTuple
 
 from readside.core.partition import partition_of
@@ -12,6 +12,8 @@ from readside.core.position import Position
 from readside.core.record import Captured, Record, Watermark
 
 _new = tuple.__new__
+_POSITION = attrgetter("position")
+_PREDECESSOR = attrgetter("predecessor")
 
 
 class Head(NamedTuple):
@@ -63,11 +65,10 @@ class Sifted(NamedTuple):
 def sift(applied: Head, records: list[Record]) -> Sifted:
     """Take what is next, drop duplicates, stop at a hole or a fork."""
     if judge(applied, records[0]) is Verdict.NEXT and all(
-        left.position == right.predecessor for left, right in itertools.pairwise(records)
+        map(eq, map(_POSITION, records), map(_PREDECESSOR, records[1:]))
     ):
-        return Sifted(
-            records, None, Verdict.NEXT
-        )  # by far the most frequent: a whole batch in order
+        # By far the most frequent: a whole batch in order.
+        return Sifted(records, None, Verdict.NEXT)
     fresh: list[Record] = []
     for record in records:
         verdict = judge(applied, record)

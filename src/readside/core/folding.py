@@ -7,7 +7,7 @@ from typing import Any, Final, Generic, NamedTuple
 
 from readside.core.errors import DecodeError, HandlerError
 from readside.core.event import Event
-from readside.core.position import WIDTH, Position
+from readside.core.position import WIDTH, Encoder, Position
 from readside.core.projection import Projection, Route
 from readside.core.record import Checkpoint, Record
 from readside.core.view import ViewT
@@ -201,9 +201,9 @@ class Folder(Generic[ViewT]):
         poisons: list[Poison] = []
         held: list[Step] = []
         applied = skipped = 0
-        stem = _Stem()
+        encoder = Encoder()
         for key, wanted in by_key.items():
-            plain = None if late else self._plainly(key, wanted, loaded[key], stem)
+            plain = None if late else self._plainly(key, wanted, loaded[key], encoder)
             if plain is not None:
                 write, count = plain
                 applied += count
@@ -223,7 +223,7 @@ class Folder(Generic[ViewT]):
         return Folded(tuple(writes), tuple(poisons), tuple(held), applied, skipped)
 
     def _plainly(
-        self, key: str, steps: list[Step], stored: Stored, stem: _Stem
+        self, key: str, steps: list[Step], stored: Stored, encoder: Encoder
     ) -> tuple[Write | None, int] | None:
         """Fold a document the short way: fed by one partition, and nothing goes wrong.
 
@@ -243,7 +243,7 @@ class Folder(Generic[ViewT]):
         applied = 0
         try:
             for _, record, route, event, _ in steps:
-                text = prefix + stem.encode(record.position)
+                text = prefix + encoder.encode(record.position)
                 if text <= positions:
                     continue  # contained already
                 if event is None or record.partition != partition:
@@ -268,24 +268,6 @@ class Folder(Generic[ViewT]):
         except Exception:  # noqa: BLE001 - whatever it is, the long way finds it again and says it
             return None
         return _new(Write, (key, before, positions, encoded)), applied
-
-
-class _Stem:
-    """Encodes positions, most of which come from few transactions."""
-
-    __slots__ = ("_epoch", "_lsn", "_text")
-
-    def __init__(self) -> None:
-        self._epoch = self._lsn = -1
-        self._text = ""
-
-    def encode(self, position: Position) -> str:
-        """The same as `Position.encode`."""
-        epoch, lsn, ordinal = position
-        if lsn != self._lsn or epoch != self._epoch:
-            self._epoch, self._lsn = epoch, lsn
-            self._text = position.encode()[:-8]
-        return f"{self._text}{ordinal:08x}"
 
 
 _UNREAD: Any = object()
