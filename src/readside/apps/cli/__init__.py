@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from readside import __version__
 
@@ -85,7 +86,9 @@ def init(target: Target, *, json: Json = False) -> int:
 
 @cli.command(
     help_epilogue=_examples(
-        "readside run shop.main:app", "readside run shop.main:app --role relay --verbose"
+        "readside run shop.main:app",
+        "readside run shop.main:app --workers 4",
+        "readside run shop.main:app --role relay --verbose",
     )
 )
 def run(
@@ -94,6 +97,13 @@ def run(
     role: Annotated[
         Literal["all", "relay", "projector"], Parameter(help="What this process does.")
     ] = "all",
+    workers: Annotated[
+        int,
+        Parameter(
+            validator=Number(gte=1),
+            help="Processes that project; from 2 on, this one is the relay and watches them.",
+        ),
+    ] = 1,
     verbose: Annotated[bool, Parameter(negative="", help="Log details.")] = False,
 ) -> int:
     """Run relay and projectors of an app until Ctrl-C or SIGTERM.
@@ -105,7 +115,10 @@ def run(
     from readside.apps.cli.target import load_app  # noqa: PLC0415
     from readside.apps.process import run as process  # noqa: PLC0415
 
-    return process(lambda: work(load_app(target), target, role, verbose=verbose), service=True)
+    return process(
+        lambda: work(load_app(target), target, role, processes=workers, verbose=verbose),
+        service=True,
+    )
 
 
 @cli.command(
