@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from chaos.faults import Timeline
 from chaos.options import Options
-from chaos.plan import regime
+from chaos.plan import ROOM, expected
+from chaos.timeline import Timeline
 from chaos.verdicts import KINDS
 from chaos.world import World
 
 if TYPE_CHECKING:
     from chaos.run import Outcome
-
-_SHORT = 30.0
 
 
 class Report:
@@ -42,9 +40,7 @@ class Report:
             felt[kind] += effect
         self.felt = {kind: felt[kind] for kind in sorted(self.faults)}
         self.effects: dict[str, Any] = dict(logged) | notes
-        self.effects["connections_cut"] = sum(
-            proxy.cuts for node in world.nodes for proxy in node.proxies.values()
-        )
+        self.effects["connections_cut"] = world.cuts
         self.exits = {
             child.name: child.unexpected for child in world.children() if child.unexpected
         }
@@ -55,21 +51,15 @@ class Report:
         reasons = [f"{kind} had no effect" for kind, effect in self.felt.items() if not effect]
         if self.outcome.oracle.committed == 0:
             reasons.append("nothing was committed")
-        if self.options.seconds >= _SHORT and not self.options.only:
-            reasons += [f"no {name}" for name in self._expected() if not self.effects[name]]
+        if self.options.seconds >= ROOM and not self.options.only:
+            reasons += [
+                f"no {name}"
+                for name in expected(self.options.seed, self.options.broker)
+                if not self.effects[name]
+            ]
             if sum(self.faults.values()) < self.options.seconds / 2:
                 reasons.append("too few faults")
         return reasons
-
-    def _expected(self) -> list[str]:
-        """The effects that a run of this kind has to have."""
-        expected = ["connections_cut", "retries", "leases_moved", "documents_parked"]
-        wipes = regime(self.options.seed, self.options.broker).wipes
-        if "store" in wipes:
-            expected.append("writes_fenced")
-        if "broker" in wipes or self.options.broker == "direct":
-            expected += ["holes_asked_for", "resends"]
-        return expected
 
     @property
     def code(self) -> int:
@@ -94,6 +84,7 @@ class Report:
             "faults": dict(sorted(self.faults.items())),
             "felt": self.felt,
             "effects": self.effects,
+            "repeated_for": dict(self.outcome.repeated),
             "seen": dict(sorted(self.outcome.seen.items())),
             "unexpected_exits": self.exits,
             "before": self.outcome.before,

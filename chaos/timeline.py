@@ -1,0 +1,39 @@
+"""What was done in a run, and when."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from chaos.plan import Fault
+
+
+class Timeline:
+    """What was done and what came of it."""
+
+    def __init__(self) -> None:
+        self.began = time.time()
+        #: time, kind, target, effect, words.
+        self.entries: list[tuple[float, str, str, int, str]] = []
+        #: Windows in which the read store may go back.
+        self.windows: list[tuple[float, float]] = []
+        #: Poisons: tag -> key and time of commit, and of the mend.
+        self.poisons: dict[str, list[Any]] = {}
+        #: Keys of events which nobody can decode: they have to be listed in the end.
+        self.undecodable: list[str] = []
+
+    def note(self, fault: Fault, effect: int, words: str) -> None:
+        """Write down what a fault did; also for people."""
+        at = time.time() - self.began
+        self.entries.append((round(at, 2), fault.kind, fault.target, effect, words))
+        print(
+            f"{at:6.1f}s  {fault.kind:18} {fault.target:10} {fault.duration:4.1f}s  {words}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def say(words: str) -> None:
+    """Tell the people who watch."""
+    print(words, file=sys.stderr, flush=True)
