@@ -11,25 +11,23 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-import nats
 import redis.asyncio as redis
-from nats.errors import Error as NatsError
 
 from chaos.plan import Fault
 from chaos.poisons import Poisons
 from chaos.process import Child
 from chaos.proxy import GOOD, Condition
 from chaos.timeline import Timeline
+from chaos.wipes import wipe
 from chaos.world import Node, World
 from chaos.zombie import make_zombie
 from readside.core.errors import UnavailableError
 
-_STREAM = "readside_chaos"
 _GRACE = 8.0
 #: Events which have to be unapplied when a stream is wiped.
 _BACKLOG = 40
-#: What `terminate` of a readside process may end with: Ctrl-C's code.
-ORDERLY = (0, 130)
+#: What `terminate` of a readside process may end with: 143 where a server that hangs was let down.
+ORDERLY = (0, 130, 143)
 
 
 class Faults:
@@ -49,6 +47,7 @@ class Faults:
         names = {
             "stream_purged": self._stream_wiped,
             "stream_deleted": self._stream_wiped,
+            "messages_lost": self._stream_wiped,
             "poison_raises": self._poisons.strike,
             "poison_unwritable": self._poisons.strike,
             "poison_undecodable": self._poisons.undecodable,
@@ -238,7 +237,7 @@ class Faults:
             doomed = [node.child for node in self._world.nodes if node is not relay]
             for child in doomed:
                 child.kill()
-            gone = await self._wipe(fault.kind)
+            gone = await wipe(self._world.servers.address("nats"), fault.kind)
         finally:
             for child in doomed:
                 child.start()
@@ -256,24 +255,6 @@ class Faults:
             elif count is not None and count >= seen + _BACKLOG:
                 return
             await self._last(0.2)
-
-    async def _wipe(self, kind: str) -> int:
-        for _ in range(20):
-            try:
-                client = await nats.connect(
-                    self._world.servers.address("nats"), connect_timeout=1, allow_reconnect=False
-                )
-                try:
-                    manager = client.jetstream(timeout=2)
-                    info = await manager.stream_info(_STREAM)
-                    act = manager.purge_stream if kind == "stream_purged" else manager.delete_stream
-                    await act(_STREAM)
-                    return int(info.state.messages)
-                finally:
-                    await client.close()
-            except (NatsError, OSError, TimeoutError):
-                await self._last(0.25)
-        return 0
 
     async def _flush(self, fault: Fault) -> None:
         began = time.time()

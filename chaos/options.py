@@ -40,6 +40,8 @@ class Options:
     scenario: str = ""
     amount: float = 0.0
     way: str = ""
+    #: Bytes of ballast in each event of the scenario "huge".
+    ballast: int = 0
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -54,6 +56,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--keep-artifacts", type=Path, default=None, metavar="DIR")
     parser.add_argument("--source", type=Path, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--patience", type=float, default=90.0, help=argparse.SUPPRESS)
+    parser.add_argument("--ballast", type=int, default=0, help=argparse.SUPPRESS)
     for name, words in SCENARIOS.items():
         parser.add_argument(f"--{name}", metavar=words[0], help=words[1])
     found = parser.parse_args(arguments)
@@ -72,4 +75,5 @@ def parse(arguments: Sequence[str]) -> Options:
         scenario,
         float(argument) if argument.replace(".", "", 1).isdigit() else 0.0,
         argument,
+        found.ballast,
     )

@@ -61,7 +61,7 @@ class Poisons:
     async def undecodable(self, fault: Fault) -> None:
         """Write a row by hand which fits no class."""
         key = f"u-{fault.dice:.6f}"
-        while not await insert_strange(self._world.dsn, key, fault.dice):
+        while not await insert_strange(self._world.dsn, key, int(fault.dice * 1e6)):
             if self._stopping.is_set():
                 self._timeline.note(fault, 0, f"{key} could not be written in time")
                 return
@@ -89,22 +89,32 @@ class Poisons:
                     if row:
                         return True  # the answer to an earlier attempt was lost
 
-                    async def execute(query: str, values: Any) -> Any:
-                        return await (await connection.execute(query.encode(), values)).fetchone()
-
-                    done = await perform(execute, Change({key: 2}, tag), "poison", chance)
-                    await app.record(connection, *done.events)
+                    await _commit_on(connection, Change({key: 2}, tag), chance)
         except (psycopg.Error, TimeoutError, OSError):
             return False
         return True
 
 
-async def insert_strange(dsn: str, key: str, dice: float) -> bool:
+async def _commit_on(connection: Any, change: Change, chance: random.Random) -> None:
+    async def execute(query: str, values: Any) -> Any:
+        return await (await connection.execute(query.encode(), values)).fetchone()
+
+    done = await perform(execute, change, "poison", chance)
+    await app.record(connection, *done.events)
+
+
+async def commit_change(dsn: str, change: Change, chance: random.Random) -> None:
+    """Commit one change, while nothing fails."""
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        await _commit_on(connection, change, chance)
+
+
+async def insert_strange(dsn: str, key: str, number: int) -> bool:
     """Write one event into the outbox as another program might; True when it is committed.
 
     It is looked for first: the answer to an earlier attempt may have been lost.
     """
-    kind, version, payload = _STRANGE[int(dice * 1e6) % len(_STRANGE)]
+    kind, version, payload = _STRANGE[number % len(_STRANGE)]
     try:
         async with asyncio.timeout(5):
             connection: Any = await psycopg.AsyncConnection.connect(dsn, connect_timeout=2)

@@ -41,6 +41,7 @@ class Report:
         self.felt = {kind: felt[kind] for kind in sorted(self.faults)}
         self.effects: dict[str, Any] = dict(logged) | notes
         self.effects["connections_cut"] = world.cuts
+        self.effects["writes_fenced"] = world.fenced
         self.exits = {
             child.name: child.unexpected for child in world.children() if child.unexpected
         }

@@ -147,9 +147,7 @@ class _Run:
         await asyncio.gather(*tasks)
         if options.seconds >= ROOM and not options.only:
             late = Faults(self._world, self._timeline, asyncio.Event())
-            self._repeated = await encore(
-                self._world, lambda fault: self._one(late, fault), lambda: time.time() - began
-            )
+            self._repeated = await encore(self._world, self._timeline, late)
 
     async def _one(self, faults: Faults, fault: Fault) -> None:
         try:

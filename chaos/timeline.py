@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 from chaos.plan import Fault
+
+#: Seconds for which a fault that had no effect is tried again.
+_LONG_ENOUGH = 8.0
 
 
 class Timeline:
@@ -32,6 +36,17 @@ class Timeline:
             file=sys.stderr,
             flush=True,
         )
+
+    def without_effect(self) -> dict[str, tuple[str, str, float]]:
+        """Kinds that were struck and never had an effect: kind, target and seconds of one of each."""
+        felt: Counter[str] = Counter()
+        for _, kind, _, effect, _ in self.entries:
+            felt[kind] += effect
+        return {
+            kind: (kind, target, _LONG_ENOUGH)
+            for _, kind, target, *_ in self.entries
+            if not felt[kind]
+        }
 
 
 def say(words: str) -> None:

@@ -76,6 +76,11 @@ class World:
         """Connections that were cut by the proxies."""
         return sum(proxy.cuts for node in self.nodes for proxy in node.proxies.values())
 
+    @property
+    def fenced(self) -> int:
+        """Writes which the read store has refused, by its own word."""
+        return sum(node.proxies["valkey"].fenced for node in self.nodes)
+
     async def start(self) -> None:
         """Start servers, install, start readside and its users."""
         self.mended.mkdir()
