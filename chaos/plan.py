@@ -9,8 +9,14 @@ from chaos.options import BrokerName
 
 #: Seconds at the beginning and the end of the fault phase without new faults.
 _CALM = 2.0
+#: Seconds after which a fault is tried to be placed again where all targets are busy.
+_LATER = (0.7, 1.4, 2.8, 4.2)
 #: Runs that are shorter have no room for what has to take effect.
 ROOM = 30.0
+#: Longer runs end with a part in which no process of readside is killed, so that one which grows, or
+#: keeps files open, has the time to show it.
+LONG = 240.0
+_STEADY = 0.4
 
 
 class Kind(NamedTuple):
@@ -30,6 +36,8 @@ class Kind(NamedTuple):
     touches: tuple[str, ...] = ()
     #: Seconds that it may need beyond its duration, for whatever it waits for.
     waits: float = 0.0
+    #: Ends processes of readside.
+    kills: bool = False
 
 
 _LINKS = ("postgres", "valkey", "nats")
@@ -43,16 +51,17 @@ _STREAM_WIPES = tuple(
     Kind(
         name, ("nats",), 0.5, 1.0, needs_broker=True, wipes="broker",
         touches=("valkey", "postgres", *_ROLES), waits=5.0,
+        kills=True,
     )
     for name in _LOSES
 )  # fmt: skip
 
 KINDS: tuple[Kind, ...] = (
-    Kind("relay_kill", ("relay",), 0.2, 2.0),
+    Kind("relay_kill", ("relay",), 0.2, 2.0, kills=True),
     Kind("relay_pause", ("relay",), 1.0, 14.0),
-    Kind("projector_kill", ("projector",), 0.2, 6.0),
+    Kind("projector_kill", ("projector",), 0.2, 6.0, kills=True),
     Kind("projector_pause", ("projector",), 1.0, 9.0),
-    Kind("graceful_restart", ("relay", "projector"), 0.0, 1.0),
+    Kind("graceful_restart", ("relay", "projector"), 0.0, 1.0, kills=True),
     Kind("writer_kill", ("writer",), 0.2, 2.0),
     Kind("writer_pause", ("writer",), 0.5, 3.0),
     Kind("postgres_kill", ("postgres",), 0.1, 1.5),
@@ -146,12 +155,26 @@ def make_plan(
     for number in range(wanted):
         if number and chance.random() > 0.25:
             at = times.real(number * gap + chance.uniform(0, gap * 0.8))
+        if at >= steady_from(seconds):
+            kinds = [kind for kind in kinds if not kind.kills]
+            deck = [kind for kind in deck if not kind.kills]
         if not deck:
             deck = chance.sample(kinds, len(kinds))
-        fault = _place(deck, at, times.until(at), chance, busy, broker)
-        if fault is not None:
-            plan.append(fault)
+        until = times.until(at)
+        for moment in (at, *(at + late for late in _LATER if at + late < until - 1.0)):
+            others = chance.sample(kinds, len(kinds))  # where all that is left of the deck is busy
+            fault = _place(deck, moment, until, chance, busy, broker) or _place(
+                others, moment, until, chance, busy, broker
+            )
+            if fault is not None:
+                plan.append(fault)
+                break
     return sorted(plan)
+
+
+def steady_from(seconds: float) -> float:
+    """When the part begins in which no process is killed; beyond the end of a short run."""
+    return seconds * (1 - _STEADY) if seconds >= LONG else seconds + 1
 
 
 def _certain(seconds: float, seed: int, broker: BrokerName, chance: random.Random) -> list[Fault]:
@@ -160,7 +183,8 @@ def _certain(seconds: float, seed: int, broker: BrokerName, chance: random.Rando
     faults = [Fault(at, "zombie", "projector", _ZOMBIE[broker], chance.random())]
     if broker == "nats" and "broker" in regime(seed, broker).wipes:
         # Not a whole stream: a relay that sees its own tail gone sends again before anybody asks.
-        at = round(seconds * chance.uniform(0.65, 0.7), 2)
+        share = 0.5 if seconds >= LONG else 0.65
+        at = round(seconds * (share + chance.uniform(0, 0.05)), 2)
         faults.append(Fault(at, "messages_lost", "nats", 1.0, chance.random()))
     return faults
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from chaos.figures import growth
 from chaos.options import Options
-from chaos.plan import ROOM, expected
+from chaos.plan import LONG, ROOM, expected
 from chaos.timeline import Timeline
 from chaos.verdicts import KINDS
 from chaos.world import World
@@ -45,9 +46,9 @@ class Report:
         self.exits = {
             child.name: child.unexpected for child in world.children() if child.unexpected
         }
-        self.invalid = self._invalid()
+        self.invalid = self._invalid(world)
 
-    def _invalid(self) -> list[str]:
+    def _invalid(self, world: World) -> list[str]:
         """Why the run proves nothing, if so."""
         reasons = [f"{kind} had no effect" for kind, effect in self.felt.items() if not effect]
         if self.outcome.oracle.committed == 0:
@@ -60,7 +61,17 @@ class Report:
             ]
             if sum(self.faults.values()) < self.options.seconds / 2:
                 reasons.append("too few faults")
+            reasons += self._short_lived(world)
         return reasons
+
+    def _short_lived(self, world: World) -> list[str]:
+        """In a long run a relay and a projector have to live long enough to show growth."""
+        if self.options.seconds < LONG:
+            return []
+        lived = growth(self.outcome.warm, self.outcome.after)
+        roles = {node.role for node in world.nodes if node.name in lived}
+        missing = [role for role in ("relay", "projector") if not roles & {role, "all"}]
+        return [f"no {role} lived long enough to show growth" for role in missing]
 
     @property
     def code(self) -> int:
@@ -89,7 +100,9 @@ class Report:
             "seen": dict(sorted(self.outcome.seen.items())),
             "unexpected_exits": self.exits,
             "before": self.outcome.before,
+            "warm": self.outcome.warm,
             "after": self.outcome.after,
+            "growth_since_warm": growth(self.outcome.warm, self.outcome.after),
             "examples": self.outcome.verdicts.examples,
         }
 

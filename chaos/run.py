@@ -23,7 +23,7 @@ from chaos.figures import figures
 from chaos.options import Options
 from chaos.oracle import Oracle, read_oracle
 from chaos.parked import Operator, check_listed
-from chaos.plan import ROOM, Fault, make_plan
+from chaos.plan import LONG, ROOM, Fault, make_plan, steady_from
 from chaos.reaper import adopt_orphans
 from chaos.report import Report, save
 from chaos.timeline import Timeline, say
@@ -33,6 +33,9 @@ from chaos.world import World
 _SETTLE = 2.0
 _SNAPSHOT_EVERY = 4.0
 _RATE_EVERY = 5.0
+#: Seconds of the part without kills until everything is warm, and of quiet at the end of a long run.
+_WARM = 20.0
+_QUIET = 10.0
 
 
 @dataclass
@@ -47,6 +50,8 @@ class Outcome:
     #: Effects for which a fault was repeated when the plan was over, and how often.
     repeated: Counter[str]
     before: dict[str, Any] = field(default_factory=dict)
+    #: In the part without kills, when everything is warm; only in long runs.
+    warm: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
 
 
@@ -100,6 +105,7 @@ class _Run:
         self._stopping = asyncio.Event()
         self._operator = Operator(world)
         self._repeated: Counter[str] = Counter()
+        self._warm: dict[str, Any] = {}
 
     async def go(self) -> Outcome:
         """Do everything, and judge."""
@@ -109,6 +115,7 @@ class _Run:
             asyncio.create_task(self._tend()),
             asyncio.create_task(self._snapshots()),
             asyncio.create_task(self._rates()),
+            asyncio.create_task(self._measure()),
             asyncio.create_task(self._operator.work()),
         ]
         try:
@@ -122,11 +129,12 @@ class _Run:
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
+        await asyncio.sleep(_QUIET if self._options.seconds >= LONG else 0.0)
         after = figures(self._world)
         end_observers(self._world)
         oracle = read_oracle(self._world.dsn)
         seen = self._sightings(oracle, verdicts)
-        return Outcome(oracle, verdicts, seen, caught_up, self._repeated, before, after)
+        return Outcome(oracle, verdicts, seen, caught_up, self._repeated, before, self._warm, after)
 
     async def _check_helpers(self, helpers: list[asyncio.Task[None]]) -> None:
         for helper in helpers:
@@ -169,6 +177,13 @@ class _Run:
             await asyncio.sleep(_SNAPSHOT_EVERY)
             if self._stopping.is_set():
                 return
+
+    async def _measure(self) -> None:
+        """Take the figures with which those of the end are compared."""
+        at = steady_from(self._options.seconds) + _WARM
+        if at < self._options.seconds:
+            await asyncio.sleep(at)
+            self._warm = await asyncio.to_thread(figures, self._world)
 
     async def _rates(self) -> None:
         last = 0
