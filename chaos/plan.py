@@ -12,7 +12,7 @@ _CALM = 2.0
 #: Seconds after which a fault is tried to be placed again where all targets are busy.
 _LATER = (0.7, 1.4, 2.8, 4.2)
 #: Runs that are shorter have no room for what has to take effect.
-ROOM = 30.0
+ROOM = 45.0
 #: Longer runs end with a part in which no process of readside is killed, so that one which grows, or
 #: keeps files open, has the time to show it.
 LONG = 240.0
