@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from chaos.poisons import WANT_WROTE
+from chaos.reaper import awaited
 from chaos.verdicts import Verdicts
 from chaos.world import World
 from readside.core.folding import UNROUTED
@@ -27,7 +28,8 @@ async def listed(environment: Mapping[str, str]) -> list[dict[str, Any]]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, *_LIST, env=environment, stdout=asyncio.subprocess.PIPE
     )
-    output, _ = await process.communicate()
+    with awaited(process.pid):
+        output, _ = await process.communicate()
     found: list[dict[str, Any]] = json.loads(output)
     return found
 
@@ -97,9 +99,10 @@ class Operator:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
             )
-        try:
-            yield process
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+        with awaited(process.pid):
+            try:
+                yield process
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.options import Options
+from chaos.reaper import awaited
 from chaos.timeline import say
 from chaos.world import Cast, World
 
@@ -91,7 +92,8 @@ async def readside(world: World, *arguments: str) -> tuple[int, str]:
         sys.executable, "-m", "readside", *arguments,
         env=world.environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    output, _ = await process.communicate()
+    with awaited(process.pid):
+        output, _ = await process.communicate()
     return process.returncode or 0, output.decode(errors="replace")
 
 
