@@ -11,6 +11,8 @@ from readside.core.partition import partition_of
 from readside.core.position import Position
 from readside.core.record import Captured, Record, Watermark
 
+_new = tuple.__new__
+
 
 class Head(NamedTuple):
     """The last record of a partition: its position and its number there."""
@@ -93,25 +95,21 @@ class Chain:
         heads = self.heads
         count = len(heads)
         records = []
-        for event in events:
-            number = partition_of(event.key, count)
+        for position, id_, type_, key, version, payload, recorded_at, headers in events:
+            number = partition_of(key, count)
             predecessor, nth = heads[number]
-            heads[number] = Head(event.position, nth + 1)
+            nth += 1
+            # tuple's own constructor: that of a NamedTuple is a Python function around it.
+            heads[number] = _new(Head, (position, nth))
             records.append(
-                Record(
-                    number,
-                    event.position,
-                    predecessor,
-                    nth + 1,
-                    event.id,
-                    event.type,
-                    event.key,
-                    event.version,
-                    event.payload,
-                    event.recorded_at,
-                    event.headers,
+                _new(
+                    Record,
+                    (
+                        number, position, predecessor, nth, id_, type_, key, version, payload,
+                        recorded_at, headers, "", 0,
+                    ),
                 )
-            )
+            )  # fmt: skip
         return records
 
     def watermark(self, partition: int, position: Position) -> Watermark:
