@@ -33,6 +33,8 @@ from chaos.world import World
 _SETTLE = 2.0
 _SNAPSHOT_EVERY = 4.0
 _RATE_EVERY = 5.0
+#: Seconds after which a repeated fault waits for nothing any more.
+_ENCORE = 120.0
 #: Seconds of the part without kills until everything is warm, and of quiet at the end of a long run.
 _WARM = 20.0
 _QUIET = 10.0
@@ -154,7 +156,9 @@ class _Run:
         self._stopping.set()
         await asyncio.gather(*tasks)
         if options.seconds >= ROOM and not options.only:
-            late = Faults(self._world, self._timeline, asyncio.Event())
+            enough = asyncio.Event()
+            asyncio.get_running_loop().call_later(_ENCORE, enough.set)
+            late = Faults(self._world, self._timeline, enough)
             self._repeated = await encore(self._world, self._timeline, late)
 
     async def _one(self, faults: Faults, fault: Fault) -> None:
