@@ -14,9 +14,10 @@ BrokerName = Literal["nats", "direct"]
 SCENARIOS = {
     "frozen": ("SECONDS", "a worker is frozen for so long while another takes over"),
     "huge": ("EVENTS", "so many events in one transaction, and the memory of every process"),
-    "lost": ("HOW", "the slot is `dropped` or `invalidated`, and the projections given up"),
-    "deadly": ("HOW", "handlers which `exit` or `hang`, and events which nobody can decode"),
+    "lost": ("HOW", "the slot is dropped or invalidated, and the projections given up"),
+    "deadly": ("HOW", "handlers which exit or hang, and events which nobody can decode"),
 }
+_WAYS = {"lost": ("dropped", "invalidated"), "deadly": ("exit", "hang")}
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--patience", type=float, default=90.0, help=argparse.SUPPRESS)
     parser.add_argument("--ballast", type=int, default=0, help=argparse.SUPPRESS)
     for name, words in SCENARIOS.items():
-        parser.add_argument(f"--{name}", metavar=words[0], help=words[1])
+        parser.add_argument(f"--{name}", metavar=words[0], help=words[1], choices=_WAYS.get(name))
     found = parser.parse_args(arguments)
     scenario = next((name for name in SCENARIOS if getattr(found, name) is not None), "")
     argument = getattr(found, scenario) if scenario else ""
