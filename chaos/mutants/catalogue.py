@@ -173,10 +173,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "projector/lane.py",
         '            raise FencedError("the checkpoint in the store is not as it was left")\n',
         "            pass\n",
-        (
-            "tests:tests/acceptance",
-            _STAGES,
-        ),
+        (_STAGES, "tests:tests/acceptance"),
     ),
     Mutant(
         "positions written as numbers",
