@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
+from multiprocessing.synchronize import Event
 
 from chaos.simulation.story import Outcome, simulate
 
@@ -31,11 +32,13 @@ def outcomes(seeds: Iterable[int], jobs: int) -> Iterator[Outcome]:
         return
     # Not by fork: a worker begins from nothing, as a run of one seed does.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin)
+    ending = context.Event()
+    pool = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(ending,))
     try:
         for errand in _in_order(pool, iter(seeds), jobs * _READY):
             yield from errand
     finally:
+        ending.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -52,11 +55,16 @@ def _in_order(
 
 
 def _run(errand: list[int]) -> list[Outcome]:
-    return [simulate(seed) for seed in errand]
+    return [simulate(seed) for seed in errand if not _ending[0].is_set()]
 
 
-def _begin() -> None:
+#: In a worker: what tells it that nobody wants further seeds.
+_ending: list[Event] = []
+
+
+def _begin(ending: Event) -> None:
     """Leave Ctrl-C to the one that started this, and never outlive it."""
+    _ending.append(ending)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.disable(logging.CRITICAL)
     threading.Thread(target=_follow, daemon=True).start()
