@@ -63,8 +63,18 @@ def plan(seed: int) -> Plan:
         _faults(chance, shape),
         chance.choice((0.0, 0.01, 0.05, 0.2)),
         chance.choice((0.0, 0.02)),
-        chance.randint(20, 60),
+        _rounds(chance),
     )
+
+
+def _rounds(chance: random.Random) -> int:
+    """Mostly few: what is wrong shows in short stories already, and there are more of them a minute.
+
+    One in twenty is long, for what takes many faults to come about.
+    """
+    if chance.random() < 0.05:
+        return chance.randint(20, 60)
+    return 2 + int(chance.expovariate(1 / 5))
 
 
 _BOTH, _RELAY, _PROJECTOR = (True, True), (True, False), (False, True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -137,16 +138,21 @@ class Step(NamedTuple):
 
 def steps(history: Iterable[Transaction], epoch: int, partitions: int) -> list[Step]:
     """The committed history, event by event."""
-    return [
+    return [step for transaction in history for step in _steps(transaction, epoch, partitions)]
+
+
+@lru_cache(maxsize=4096)
+def _steps(transaction: Transaction, epoch: int, partitions: int) -> tuple[Step, ...]:
+    """Remembered: a run looks at its history again and again."""
+    return tuple(
         Step(
             Position(epoch, transaction.lsn, ordinal),
             partition_of(row.key, partitions),
             row.type,
             msgspec.json.decode(row.payload),
         )
-        for transaction in history
         for ordinal, row in enumerate(transaction.rows, 1)
-    ]
+    )
 
 
 Documents = dict[str, Any]
