@@ -14,7 +14,8 @@ from chaos.simulation.plan import Plan, plan
 from chaos.simulation.verdict import Verdict, judge
 from readside.ports.probe import listening
 from readside.testing.clock import run
-from readside.testing.workload import Writer, differences, projections
+from readside.testing.truth import differences
+from readside.testing.workload import Writer, projections
 from readside.testing.world import World
 
 #: Virtual seconds after the last fault in which everything has to be in step again.

@@ -35,6 +35,7 @@ class Life:
         self._awake.set()
         #: Frozen or dead; a plain field, as it is looked at before and after every call.
         self._held = False
+        self._hangs = False
         self.dead = False
 
     def freeze(self) -> None:
@@ -44,8 +45,14 @@ class Life:
 
     def thaw(self) -> None:
         """Go on, and find out how late it is."""
-        self._held = self.dead
-        self._awake.set()
+        if not self._hangs:
+            self._held = self.dead
+            self._awake.set()
+
+    def hang(self) -> None:
+        """Stand still until the end: nobody can thaw it."""
+        self._hangs = True
+        self.freeze()
 
     def end(self) -> None:
         """Die, as by SIGKILL."""
