@@ -86,7 +86,7 @@ def _fold_wrote_and(*types: str) -> Callable[[Documents, Step], None]:
 _FOLDS: Mapping[str, Callable[[Documents, Step], None]] = {
     "last": _fold_last,
     "count": _fold_count,
-    "trail": _fold_trail,
+    "trail": _fold_wrote_and("thing.removed", "thing.spoiled"),
     "joined": _fold_joined,
     "fragile": _fold_wrote_and("thing.spoiled"),
     "mortal": _fold_wrote_and("thing.deadly"),

@@ -36,6 +36,9 @@ from readside.testing.faults import Gate, Life, gated
 
 ResultT = TypeVar("ResultT")
 
+#: Seconds after which a process ends itself that hangs.
+_STALL_SECONDS = 30.0
+
 _here: ContextVar[Body | None] = ContextVar("readside_testing_process", default=None)
 
 
@@ -57,6 +60,16 @@ class Body:
         self.life = Life(gate)
         #: Set when `World.die` has ended it.
         self.died = asyncio.Event()
+
+    def die(self) -> None:
+        """Have no more effects."""
+        self.life.end()
+        self.died.set()
+
+    def hang(self) -> None:
+        """Stand still, and end by itself when that has lasted too long."""
+        self.life.hang()
+        asyncio.get_running_loop().call_later(_STALL_SECONDS, self.die)
 
     def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something as this process."""
@@ -106,10 +119,6 @@ class Shape:
     seed: int = 0
 
 
-#: Seconds after which a process ends itself that hangs.
-_STALL_SECONDS = 30.0
-
-
 class World:
     """The servers of one app.
 
@@ -151,16 +160,7 @@ class World:
         """Let the process that runs this code die; for `DieAt`."""
         process = here()
         if process is not None:
-            process.life.end()
-            process.died.set()
-
-    def hang(self) -> None:
-        """Let the process that runs this code hang, until it ends itself."""
-        process = here()
-        if process is not None:
-            process.life.hang()
-            loop = asyncio.get_running_loop()
-            loop.call_later(_STALL_SECONDS, copy_context().run, self.die)
+            process.die()
 
     async def close(self) -> None:
         """End all processes."""

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from readside.core.chain import Head
 from readside.core.errors import SchemaError, UnavailableError
@@ -137,6 +137,16 @@ class Tables:
             parked_events=dict(self.parked_events),
             retried=dict(self.retried),
         )
+
+    def forget_notes(self, projection: str) -> None:
+        """Delete the wishes of a projection, and its parked documents."""
+        units = [unit for unit in self.rewinds if unit.projection == projection]
+        for unit in units:
+            del self.rewinds[unit]
+        tables: list[dict[Any, Any]] = [self.parked_documents, self.parked_events, self.retried]
+        for table in tables:
+            for name in [name for name in table if name[0].projection == projection]:
+                del table[name]
 
 
 def loop_time() -> float:
