@@ -315,7 +315,7 @@ class Process(Body):
             gated(world.clock, "clock", life),
             settle_delay=world.shape.settle_delay,
         )
-        alone = world.shape.direct and self.relay is not None
+        alone = world.shape.direct
         return Projector(world.projections, around, capture.partitions, alone=alone)
 
     def _make_relay(self, broker: Broker) -> Relay:
