@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from chaos.simulation.every_death import every_death
 from chaos.simulation.pace import Pace
 from chaos.simulation.plan import plan
 from chaos.simulation.story import Outcome, simulate
@@ -24,10 +25,12 @@ def main(argv: Sequence[str]) -> int:
     """Simulate seeds; 0 if no invariant was broken, else 1; 130 where it was interrupted."""
     options = _parse(argv)
     logging.disable(logging.CRITICAL)
+    if options.every_death:
+        return every_death()
     if options.seed is not None:
         sums = Sums()
         sums.add(_told(options.seed))
-        return sums.report(0.0)
+        return sums.report(0.0, 0.0)
     seeds = range(options.first, options.first + options.seeds)
     pace = Pace(len(seeds), options.seconds)
     sums = Sums()
@@ -41,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
                 pace.tell(sums.seeds, sums.faults.total(), len(sums.failed))
                 if interrupted:
                     break
-    code = sums.report(pace.seconds)
+    code = sums.report(pace.seconds, pace.cpu_seconds)
     return code or (130 if interrupted else 0)
 
 
@@ -53,6 +56,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="begin no further seed after so many seconds")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="seeds at a time (all cores)"
+    )
+    parser.add_argument(
+        "--every-death",
+        action="store_true",
+        help="no seeds: one short story, with a death at each of its I/O boundaries",
     )
     return parser.parse_args(argv)
 
@@ -118,7 +126,7 @@ class Sums:
         if outcome.failed:
             self.failed.append(outcome.seed)
 
-    def report(self, seconds: float) -> int:
+    def report(self, seconds: float, cpu_seconds: float) -> int:
         """Print it as JSON; 1 if an invariant was broken, else 0."""
         found: dict[str, Any] = {
             "seeds": self.seeds,
@@ -130,6 +138,10 @@ class Sums:
             "virtual_hours": round(self._virtual_seconds / 3600, 2),
             "seconds": round(seconds, 2),
             "faults_per_second": round(self.faults.total() / seconds, 1) if seconds else None,
+            "cpu_seconds": round(cpu_seconds, 2),
+            "faults_per_cpu_second": (
+                round(self.faults.total() / cpu_seconds, 1) if cpu_seconds else None
+            ),
             # The same for the same seeds, whatever the machine and the number of jobs.
             "digest": self._digest,
         }

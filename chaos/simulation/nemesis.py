@@ -19,9 +19,6 @@ from readside.testing.world import Process, World, here
 
 #: Moments at which a person's command can die.
 _OPERATORS_MOMENTS = ("dead_letters.folded", "dead_letters.freed", "reset.seized", "reset.emptied")
-#: How often a person tries at the end.
-_PERSISTENCE = 40
-
 #: What makes the history restart, or seem to.
 HISTORY = frozenset(
     {
@@ -318,12 +315,8 @@ class Nemesis:
         return Operator(self._world, f"operator-{self._called}")
 
     async def _retry(self) -> None:
-        async def job(operator: Operator) -> None:
-            for document in operator.documents():
-                await operator.retry(document)
-
         if self._world.database.tables.parked_documents:
-            await self._operate("retry", job)
+            await self._operate("retry", Operator.retry_all)
 
     async def _discard(self) -> None:
         async def job(operator: Operator) -> None:
@@ -350,20 +343,6 @@ class Nemesis:
         for operator in self._operators:
             await operator.kill()
         self._operators.clear()
-
-    async def persist(
-        self, job: Callable[[Operator], Awaitable[None]], done: Callable[[], bool]
-    ) -> None:
-        """Have something done again and again, by people who see that it is not done yet."""
-        for _ in range(_PERSISTENCE):
-            if done():
-                return
-            operator = self._operator()
-            operator.start(lambda: job(operator))  # noqa: B023 - it ends in this round
-            await operator.wait(60.0)
-            await operator.kill()
-            await asyncio.sleep(0.5)
-            await self._world.revive()
 
     def _shake(self, name: str) -> None:
         """From here on, readers have to be told, or the documents have to be right all the same."""

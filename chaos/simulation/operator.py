@@ -6,6 +6,7 @@ The work is done by readside.operate; only the notes are the model's.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from readside.adapters.memory.leases import MemoryLeases
@@ -25,6 +26,9 @@ from readside.ports.probe import probe
 from readside.ports.store import Store
 from readside.testing.faults import Life, gated
 from readside.testing.world import Body, World
+
+#: How often people try.
+_PERSISTENCE = 40
 
 
 class Operator(Body):
@@ -84,6 +88,11 @@ class Operator(Body):
         projection = self._world.projections[document.projection]
         await retry(self._letters, document, projection, self._store)
 
+    async def retry_all(self) -> None:
+        """``readside dead-letters retry --all``."""
+        for document in self.documents():
+            await self.retry(document)
+
     async def discard(self, document: ParkedDocument, *, whole: bool) -> None:
         """``readside dead-letters discard``."""
         acts = self._world.acts
@@ -115,6 +124,21 @@ class Operator(Body):
             give_up=True,
         )
         world.acts.shaken.discard(projection)
+
+
+async def persist(
+    world: World, job: Callable[[Operator], Awaitable[None]], done: Callable[[], bool]
+) -> None:
+    """Have something done again and again, by people who see that it is not done yet."""
+    for number in range(_PERSISTENCE):
+        if done():
+            return
+        operator = Operator(world, f"persistent-{number}")
+        operator.start(functools.partial(job, operator))
+        await operator.wait(60.0)
+        await operator.kill()
+        await asyncio.sleep(0.5)
+        await world.revive()
 
 
 class _Emptied(MemoryStore):

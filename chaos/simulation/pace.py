@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
 
@@ -26,6 +27,12 @@ class Pace:
     def seconds(self) -> float:
         """Since the run began."""
         return time.monotonic() - self._began
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Of this process, and of the workers that have ended: what a busy machine does not change."""
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(one.ru_utime + one.ru_stime for one in used)
 
     @property
     def over(self) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from chaos.simulation.nemesis import Deploy, Nemesis
 from chaos.simulation.network import Network
-from chaos.simulation.operator import Operator
+from chaos.simulation.operator import Operator, persist
 from chaos.simulation.plan import Plan, plan
 from chaos.simulation.verdict import Verdict, judge
 from readside.ports.probe import listening
@@ -108,7 +108,7 @@ class _Story:
         network.calm = True
         await nemesis.retire()
         if world.acts.shaken:
-            await self._recover(world, nemesis, writer)
+            await self._recover(world, writer)
         try:
             await world.caught_up(_HEAL)
             if self._plan.mends:
@@ -129,17 +129,13 @@ class _Story:
         nemesis.deploy.mended = True
         parked = world.database.tables.parked_documents
 
-        async def retry(operator: Operator) -> None:
-            for document in operator.documents():
-                await operator.retry(document)
-
-        await nemesis.persist(retry, lambda: not parked)
+        await persist(world, Operator.retry_all, lambda: not parked)
         self._problems += [
             f"{unit.projection}:{key} of partition {unit.partition} is parked for good"
             for unit, key in parked
         ]
 
-    async def _recover(self, world: World, nemesis: Nemesis, writer: Writer) -> None:
+    async def _recover(self, world: World, writer: Writer) -> None:
         """After a restart of the history: each projection says so, or is right; then it is reset.
 
         A number used twice is known by the next record, so there is one for every thing.
@@ -161,7 +157,8 @@ class _Story:
         ]
         for name in sorted(world.acts.shaken):
             if world.halted(name):
-                await nemesis.persist(
+                await persist(
+                    world,
                     lambda operator, name=name: operator.give_up(name),
                     lambda name=name: name not in world.acts.shaken,
                 )
