@@ -346,6 +346,7 @@ class Nemesis:
 
     def _shake(self, name: str) -> None:
         """From here on, readers have to be told, or the documents have to be right all the same."""
+        self._world.acts.restarting = True
         self._world.acts.shaken |= set(self._world.projections)
         self._note(name)
 

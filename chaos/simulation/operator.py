@@ -123,7 +123,8 @@ class Operator(Body):
             forget_notes,
             give_up=True,
         )
-        world.acts.shaken.discard(projection)
+        if not world.acts.restarting:
+            world.acts.shaken.discard(projection)
 
 
 async def persist(

@@ -155,6 +155,7 @@ class _Story:
             f" {differences(world, [name])}"
             for name in sorted(silent)
         ]
+        world.acts.restarting = False
         for name in sorted(world.acts.shaken):
             if world.halted(name):
                 await persist(

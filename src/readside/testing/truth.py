@@ -145,35 +145,37 @@ def account(world: World, projection: str, *, final: bool = False) -> Account:
     history = steps(world.database.tables.transactions, notes.epoch, notes.partitions)
     checkpoints = None if final else world.checkpoints(projection)
     starts = world.acts.starts
-    claimed = [
+    actual = stored(world, projection)
+    parked, touched = waiting(world, projection), _touched(world, projection)
+    perhaps = _perhaps(world, projection, final=final) if touched else set(parked)
+    free = [
         step
         for step in history
-        if _reached(checkpoints, step) and _begun(starts.get((projection, step.partition)), step)
+        if _begun(starts.get((projection, step.partition)), step)
+        and (
+            # A retry may be ahead of the checkpoint of a store that went back.
+            step.value["id"] in touched and _contains(actual, step)
+            if (step.partition, step.position) in perhaps
+            else _reached(checkpoints, step)
+        )
     ]
-    actual = stored(world, projection)
-    absent = _absent(world, projection, claimed, actual, final=final)
-    free = [step for step in claimed if (step.partition, step.position) not in absent]
     return Account(truth(projection, free), actual)
 
 
-def _absent(
-    world: World, projection: str, claimed: Iterable[Step], actual: Documents, *, final: bool
-) -> set[tuple[int, Position]]:
-    """The events that a projection does not have, and need not have."""
-    parked = waiting(world, projection)
-    touched = {key for name, key in world.acts.touched if name == projection}
-    if not touched:
-        return set(parked)
+def _touched(world: World, projection: str) -> set[str]:
+    return {key for name, key in world.acts.touched if name == projection}
+
+
+def _perhaps(world: World, projection: str, *, final: bool) -> set[tuple[int, Position]]:
+    """The events that a projection of which events were retried may have, or not."""
     tables = world.database.tables
     retried = () if final else (name for name in tables.retried if name[0].projection == projection)
     discarded = {(number, at) for name, number, at in world.acts.discarded if name == projection}
-    perhaps = {(unit.partition, at) for unit, _, at in retried} | discarded | parked.keys()
-    return {
-        name
-        for step in claimed
-        if (name := (step.partition, step.position)) in perhaps
-        and (step.value["id"] not in touched or not _contains(actual, step))
-    }
+    return (
+        {(unit.partition, at) for unit, _, at in retried}
+        | discarded
+        | waiting(world, projection).keys()
+    )
 
 
 def _contains(documents: Documents, step: Step) -> bool:

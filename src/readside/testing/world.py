@@ -90,6 +90,9 @@ class Acts:
     discarded: set[tuple[str, int, Position]] = field(default_factory=set)
     #: Projections of which nothing can be said until they are begun again, or found in step.
     shaken: set[str] = field(default_factory=set)
+    #: Whether the history restarts and perhaps nobody has seen it yet: what is begun again meanwhile
+    #: may begin in the old one.
+    restarting: bool = False
 
     def begin_again(self, projection: str, checkpoints: Mapping[int, Checkpoint]) -> None:
         """Note that a projection is empty, and begins at these checkpoints."""
