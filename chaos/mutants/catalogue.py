@@ -24,7 +24,7 @@ class Mutant(NamedTuple):
 
 _CORE = "tests:tests/core"
 _STAGES = "tests:tests/stages"
-_SIMULATE = "simulate:60"
+_SIMULATE = "simulate:300"
 _STORE = "chaos:nats:2:projector_kill,valkey_kill,store_flushed,store_rolled_back"
 _STREAM = "chaos:nats:2:stream_purged,stream_deleted,relay_kill"
 _POISON = "chaos:nats:2:poison_raises,projector_kill,link_cut"
