@@ -66,6 +66,50 @@ def demo(
 
 @cli.command(
     help_epilogue=_examples(
+        "readside bench --quick",
+        "readside bench --plot bench.svg --json",
+        "readside bench --only direct,latency --rounds 3",
+        "READSIDE_WRITE_STORE=postgresql://owner@host/db readside bench --events 1000000",
+    )
+)
+def bench(
+    *,
+    quick: Annotated[
+        bool, Parameter(negative="", help="The core of it, within a minute on two cores.")
+    ] = False,
+    rounds: Annotated[
+        int | None, Parameter(help="How often everything is measured; 5, quick 3.")
+    ] = None,
+    events: Annotated[
+        int | None, Parameter(help="Events of the backlog; 300000, quick 100000.")
+    ] = None,
+    only: Annotated[
+        str, Parameter(help="Parts, with commas: limit, direct, nats, latency, record, growth.")
+    ] = "",
+    growth: Annotated[
+        bool, Parameter(negative="", help="With --quick: also ten times everything.")
+    ] = False,
+    json: Json = False,
+    plot: Annotated[Path | None, Parameter(help="Write a picture, SVG, into this file.")] = None,
+) -> int:
+    """Measure readside on this machine, beside what PostgreSQL itself can send.
+
+    Starts servers of its own in a temporary directory where none are configured, and leaves nothing
+    behind. Throughput is a ratio to pg_recvlogical on the same backlog. Every document is checked:
+    exits with 1 only if one is wrong, never because something is slow. How to read it: docs/performance.md
+    """
+    from readside.apps.bench import bench as work  # noqa: PLC0415 - keeps --help fast
+    from readside.apps.process import run as process  # noqa: PLC0415
+
+    return process(
+        lambda: work(
+            quick=quick, rounds=rounds, events=events, only=only, growth=growth, json=json, plot=plot
+        )
+    )
+
+
+@cli.command(
+    help_epilogue=_examples(
         "readside init shop.main:app",
         "READSIDE_WRITE_STORE=postgresql://owner@host/db readside init shop.main:app",
     )
