@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import msgspec
@@ -25,11 +26,16 @@ from readside.write.outbox import row_of
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 Tell = Callable[[str], None]
 
+log = logging.getLogger("readside.bench")
+
 _NOTES = ("progress", "leases", "workers", "rewinds", "parked_events", "parked_documents")
 _COPY = (
-    b"COPY readside.outbox (id, app, aggregatetype, aggregateid, type, version, payload)"
-    b" FROM STDIN"
+    b"COPY readside.outbox (id, app, aggregatetype, aggregateid, type, version, payload) FROM STDIN"
 )
+
+
+#: Bytes of the largest payload, as readside has it where nobody says otherwise.
+LARGEST = 1_000_000
 
 
 class Filled(NamedTuple):
@@ -43,12 +49,16 @@ class Filled(NamedTuple):
 class Ground:
     """One app in the write store, with what it needs to be run again from its beginning."""
 
-    def __init__(self, places: Places, shape: Backlog, connection: Connection) -> None:
+    def __init__(
+        self, places: Places, shape: Backlog, connection: Connection, name: str = ""
+    ) -> None:
         self.places = places
         self.shape = shape
-        self.name = f"bench_{uuid4().hex[:10]}"
+        self.name = name or f"bench_{uuid4().hex[:10]}"
         self.names = Names(self.name)
         self.origin = f"{self.names.slot}_origin"
+        #: A table of the user's own, for what costs the write side.
+        self.rows = f"{self.name}_rows"
         self.connection = connection
         self._capture: tuple[Any, ...] = ()
 
@@ -70,13 +80,33 @@ class Ground:
     async def install(self) -> None:
         """Install the app, and keep its beginning."""
         places = self.places
-        await install(places.write_store, self.name, self.shape.partitions, 1_000_000)
+        await install(places.write_store, self.name, self.shape.partitions, LARGEST)
+        if self.shape.older:
+            await self._age()
         await self._query(
             "SELECT pg_copy_logical_replication_slot(%s, %s)", self.names.slot, self.origin
         )
         (self._capture,) = await self._query(
             "SELECT confirmed_lsn, origin_lsn FROM readside.capture WHERE app = %s", self.name
         )
+
+    async def _age(self) -> None:
+        """Put rows into the outbox, and let the app begin after them."""
+        await self._query(
+            "INSERT INTO readside.outbox (app, aggregatetype, aggregateid, type, payload)"
+            " SELECT %s, 'user', n::text, 'user.saved', json_build_object('id', n, 'about', %s::text)"
+            " FROM generate_series(1, %s) n",
+            self.name, "old " * (self.shape.payload // 4), self.shape.older,
+        )  # fmt: skip
+        await self._free(self.names.slot)
+        ((lsn,),) = await self._query(
+            "SELECT lsn::text FROM pg_create_logical_replication_slot(%s, 'pgoutput')",
+            self.names.slot,
+        )
+        await self._query(
+            "UPDATE readside.capture SET confirmed_lsn = %s, origin_lsn = %s WHERE app = %s",
+            parse_lsn(lsn), parse_lsn(lsn), self.name,
+        )  # fmt: skip
 
     async def fill(self, tell: Tell) -> Filled:
         """Write the backlog, and return where it ends."""
@@ -88,7 +118,9 @@ class Ground:
             if start + each >= shape.events:
                 end, before = await self.where(), start
             stop = min(start + each, shape.events)
-            lines = [self._line(saved(n, shape.documents, shape.payload)) for n in range(start, stop)]
+            lines = [
+                self._line(saved(n, shape.documents, shape.payload)) for n in range(start, stop)
+            ]
             async with self.connection.cursor() as cursor, cursor.copy(_COPY) as copy:
                 await copy.write(b"".join(lines))
             if start // each % 100 == 0:
@@ -98,9 +130,9 @@ class Ground:
         return Filled(end, before)
 
     def _line(self, event: UserSaved) -> bytes:
-        id_, app, kind, key, wire, version, payload, _ = row_of(self.name, event, None, 1_000_000)
+        id_, app, kind, key, wire, version, payload, _ = row_of(self.name, event, None, LARGEST)
         line = f"{id_}\t{app}\t{kind}\t{key}\t{wire}\t{version}\t{payload}\n"
-        return cast("str", line).encode()
+        return line.encode()
 
     async def where(self) -> int:
         """How far PostgreSQL has written its log."""
@@ -139,12 +171,13 @@ class Ground:
         await self._forget()
         for table in ("projections", "capture"):
             await self._delete(table)
-        publication, branch = self.names.publication, self.names.branch
         for what, name in (
-            ("PUBLICATION", sql.Identifier(publication)),
-            ("TABLE", sql.Identifier("readside", branch)),
+            ("PUBLICATION", sql.Identifier(self.names.publication)),
+            ("TABLE", sql.Identifier("readside", self.names.branch)),
+            ("TABLE", sql.Identifier(self.rows)),
         ):
-            await self.connection.execute(sql.SQL("DROP {} IF EXISTS {}").format(sql.SQL(what), name))
+            command = sql.SQL("DROP {} IF EXISTS {}").format(sql.SQL(what), name)
+            await self.connection.execute(command)
 
     async def _forget(self) -> None:
         for table in _NOTES:
@@ -152,7 +185,9 @@ class Ground:
         store = store_for(self.places.read_store)
         try:
             await store.open(self.name)
-            for name in self.description("").names:
+            for (name,) in await self._query(
+                "SELECT projection FROM readside.projections WHERE app = %s", self.name
+            ):
                 await store.reset(name, None)
         finally:
             await store.close()
@@ -206,8 +241,49 @@ async def ground(places: Places, shape: Backlog) -> AsyncIterator[Ground]:
     """An app for the bench, installed; nothing of it is left at the end."""
     async with opened(places.write_store, "bench") as connection:
         made = Ground(places, shape, connection)
+        await connection.execute("SELECT pg_advisory_lock(hashtext(%s))", [made.name])
         try:
             await made.install()
             yield made
-        finally:
-            await asyncio.shield(made.remove())
+        except BaseException:
+            if not places.thrown_away:
+                await made.remove()
+            raise
+        await made.remove()
+
+
+@asynccontextmanager
+async def tidy(places: Places) -> AsyncIterator[None]:
+    """Leave the user's own servers as they were, also after a bench that was killed."""
+    if places.thrown_away:
+        yield
+        return
+    async with opened(places.write_store, "bench") as connection:
+        found = await connection.execute("SELECT to_regclass('readside.capture') IS NOT NULL")
+        installed = await found.fetchone() == (True,)
+        if installed:
+            await _remove_leftovers(places, connection)
+    try:
+        yield
+    finally:
+        if not installed:
+            async with opened(places.write_store, "bench") as connection:
+                await _remove_schema(connection)
+
+
+async def _remove_leftovers(places: Places, connection: Connection) -> None:
+    found = await connection.execute(
+        "SELECT app FROM readside.capture WHERE app ~ '^bench_[0-9a-f]{10}$'"
+        " AND pg_try_advisory_lock(hashtext(app))"  # a bench that runs holds its own
+    )
+    for (name,) in await found.fetchall():
+        log.warning("removing what a bench has left that was killed: app %s", name)
+        await Ground(places, Backlog(0, 0), connection, name).remove()
+
+
+async def _remove_schema(connection: Connection) -> None:
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE readside.capture")
+        found = await connection.execute("SELECT count(*) FROM readside.capture")
+        if await found.fetchone() == (0,):  # nobody has installed an app meanwhile
+            await connection.execute("DROP SCHEMA readside CASCADE")

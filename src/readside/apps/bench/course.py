@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -15,18 +14,24 @@ import psycopg
 from redis import RedisError
 from rich.console import Console
 
-from readside.apps.bench.backlog import Filled, Ground, ground
+from readside.apps.bench.backlog import Filled, Ground, ground, tidy
 from readside.apps.bench.drain import drain
-from readside.apps.bench.latency import latency
+from readside.apps.bench.growth import grown, shapes
+from readside.apps.bench.latency import latency, stages
 from readside.apps.bench.limit import limit
 from readside.apps.bench.machine import machine, warning
 from readside.apps.bench.places import Places, places
-from readside.apps.bench.plan import Backlog, Plan, plan
+from readside.apps.bench.plan import HEADLINE_RATE, Backlog, Plan, plan
+from readside.apps.bench.plot import picture
 from readside.apps.bench.record import record
-from readside.apps.bench.report import Results, document, table
+from readside.apps.bench.report import Results, document
+from readside.apps.bench.table import table
 from readside.apps.demo.ticker import Ticker
 from readside.apps.journal import journal
-from readside.core.errors import UnavailableError
+from readside.core.errors import SettingsError, UnavailableError
+
+#: Seconds of traffic with a stopwatch.
+_STAGES_SECONDS = 2.0
 
 
 class Progress:
@@ -60,6 +65,10 @@ async def bench(
 ) -> int:
     """Run the bench; returns 0 unless a result is wrong."""
     chosen = plan(quick=quick, rounds=rounds, events=events, only=only, growth=growth)
+    if plot is not None and not plot.absolute().parent.is_dir():
+        raise SettingsError(
+            f"There is no folder for {plot}.", mend="name a file in a folder that exists"
+        )
     journal(logging.WARNING, "%(levelname)s %(message)s")
     screen = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
@@ -68,7 +77,8 @@ async def bench(
             if text := warning(results.machine["load_before"]):
                 screen.print(f"readside: {text}", style="yellow")
             with Ticker(screen) as ticker:
-                await _measure(where, chosen, results, Progress(ticker))
+                async with tidy(where):
+                    await _measure(where, chosen, results, Progress(ticker))
     except (psycopg.Error, RedisError, OSError, TimeoutError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise UnavailableError(f"A server went away: {text}.", mend="run it again") from error
@@ -77,13 +87,13 @@ async def bench(
 
 
 def _publish(results: Results, *, json: bool, plot: Path | None) -> None:
-    out = Console(highlight=False, width=max(100, int(os.environ.get("COLUMNS", "0") or 0)))
+    screen = Console(highlight=False)
+    out = screen if screen.is_terminal else Console(highlight=False, width=200)
     out.print(table(results))
     if results.wrong:
-        print(
-            f"readside: {results.wrong} documents are wrong or missing; this is a bug.",
-            file=sys.stderr,
-        )
+        print(f"readside: {results.wrong} documents are wrong: this is a bug.", file=sys.stderr)
+    if plot is not None:
+        plot.write_text(picture(document(results)), encoding="utf-8")
     if json:
         print(msgspec.json.encode(document(results)).decode(), flush=True)
 
@@ -98,6 +108,10 @@ async def _measure(where: Places, chosen: Plan, results: Results, progress: Prog
         progress.part("record")
         async with ground(where, chosen.backlog) as earth:
             results.record = await record(earth, chosen.rounds, chosen.record_seconds)
+    if "growth" in chosen.parts:
+        for name, shape in shapes(chosen.backlog).items():
+            progress.part(f"growth, {name}")
+            results.growth.append(await grown(where, name, shape, progress.tell))
 
 
 @asynccontextmanager
@@ -135,4 +149,8 @@ async def _latencies(where: Places, chosen: Plan, results: Results, progress: Pr
             async with ground(where, Backlog(0, 10_000)) as earth:
                 found = await latency(earth, broker, rate, chosen.latency_seconds, progress.tell)
             results.latencies[path].append(found)
-
+        progress.part(f"stages {path}")
+        async with ground(where, Backlog(0, 10_000)) as earth:
+            results.stages[path] = await stages(
+                earth, broker, HEADLINE_RATE, min(_STAGES_SECONDS, chosen.latency_seconds)
+            )

@@ -15,7 +15,7 @@ from readside.ports.store import Store
 from readside.wiring import store_for
 
 #: Seconds between two looks at the checkpoints: one small command each.
-_LOOK_EVERY = 0.005
+_LOOK_EVERY = 0.01
 #: Seconds without any progress after which a drain has failed.
 _GIVE_UP = 60.0
 
@@ -42,13 +42,11 @@ async def drain(ground: Ground, broker: str, tell: Tell) -> Drained:
         await store.open(ground.name)
         async with AsyncExitStack() as stack:
             processes = await begin(stack, ground, broker)
-            before = {name: cost(pid, family=True) for name, pid in servers.items()}
             relay = processes[-1]
             began = await relay.until("streams from")
+            before = _costs(processes, servers)
             ended = await _until_all_is_applied(ground, store, processes, tell)
-            costs = {process.name: cost(process.pid) for process in processes}
-            for name, pid in servers.items():
-                costs[name] = _between(before[name], cost(pid, family=True))
+            costs = _between(before, _costs(processes, servers))
         wrong = await check(ground)
     finally:
         await store.close()
@@ -112,8 +110,11 @@ async def _until_all_is_applied(
         await asyncio.sleep(_LOOK_EVERY)
 
 
-def _between(before: Cost, after: Cost) -> Cost:
-    used = None
-    if before.cpu_seconds is not None and after.cpu_seconds is not None:
-        used = after.cpu_seconds - before.cpu_seconds
-    return Cost(used, after.peak_memory_mb)
+def _costs(processes: list[Started], servers: dict[str, int]) -> dict[str, Cost]:
+    own = {process.name: cost(process.pid) for process in processes}
+    return own | {name: cost(pid, family=True) for name, pid in servers.items()}
+
+
+def _between(before: dict[str, Cost], after: dict[str, Cost]) -> dict[str, Cost]:
+    """What was used while the clock ran; the peak counts from the start of the process."""
+    return {name: later.since(before[name]) for name, later in after.items()}

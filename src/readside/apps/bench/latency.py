@@ -56,23 +56,47 @@ async def latency(ground: Ground, broker: str, rate: int, seconds: float, tell: 
     is part of what is measured. The schedule of the writers waits for nobody: what is slow is
     not hidden by what was therefore not sent.
     """
-    each_second, each = transactions(rate)
+    _, each = transactions(rate)
     await ground.rewind()
     ground.describe(broker)
-    count = int(each_second * (seconds + _WARM_UP))
-    job = Rate(each_second, each, count, ground.shape.documents)
-    every = _LOOK_EVERY if each == 1 else _LOOK_SELDOM
+    job = _job(ground, rate, seconds)
+    events = job.transactions * each
     (projection,) = ground.description("").names
+    every = _LOOK_EVERY if each == 1 else _LOOK_SELDOM
     async with AsyncExitStack() as stack:
         processes = await begin(stack, ground, broker)
         await processes[-1].until("streams from")
         with Watcher(ground.places.read_store, ground.name, projection, every) as watcher:
-            arguments = ["readside.apps.bench.writers", msgspec.json.encode(job).decode()]
-            async with started("writers", ground.places.directory, arguments) as writers:
-                paced = msgspec.json.decode(await writers.result(), type=Paced)
-            await _until_applied(ground, projection, count * each, processes, tell)
+            paced = await _write(ground, job)
+            await _until_applied(ground, projection, events, processes, tell)
     commits = await _commits(ground)
     return _summary(ground, watcher, commits, rate, each, paced)
+
+
+async def stages(ground: Ground, broker: str, rate: int, seconds: float) -> dict[str, float]:
+    """Milliseconds that the median event spends in each stage, at a rate.
+
+    In a run of its own, in which relay and projector share one process with a stopwatch.
+    """
+    await ground.rewind()
+    ground.describe(broker)
+    arguments = ["readside.apps.bench.timed", str(seconds)]
+    async with started("stopwatch", ground.places.directory, arguments) as process:
+        await process.until("streams from")
+        # More than is measured: the stopwatch ends while traffic is still under way.
+        await _write(ground, _job(ground, rate, seconds + _WARM_UP))
+        return msgspec.json.decode(await process.result(), type=dict[str, float])
+
+
+def _job(ground: Ground, rate: int, seconds: float) -> Rate:
+    each_second, each = transactions(rate)
+    return Rate(each_second, each, int(each_second * (seconds + _WARM_UP)), ground.shape.documents)
+
+
+async def _write(ground: Ground, job: Rate) -> Paced:
+    arguments = ["readside.apps.bench.writers", msgspec.json.encode(job).decode()]
+    async with started("writers", ground.places.directory, arguments) as writers:
+        return msgspec.json.decode(await writers.result(), type=Paced)
 
 
 async def _until_applied(

@@ -76,7 +76,7 @@ async def _nats(url: str) -> str:
 
     client = await nats.connect(url)
     try:
-        return str(client.connected_server_version)
+        return str(client.connected_server_version).strip("<>").rpartition(" v")[2]
     finally:
         await client.close()
 

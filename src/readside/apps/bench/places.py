@@ -30,6 +30,11 @@ class Places(NamedTuple):
     #: Process numbers of the embedded servers, by name.
     servers: dict[str, int]
 
+    @property
+    def thrown_away(self) -> bool:
+        """Whether all servers are embedded: then nothing has to be tidied up."""
+        return len(self.servers) >= (3 if self.broker else 2)
+
 
 @asynccontextmanager
 async def places(*, nats: bool) -> AsyncIterator[Places]:

@@ -27,6 +27,8 @@ class Backlog(NamedTuple):
     per_transaction: int = PER_TRANSACTION
     partitions: int = 8
     projections: int = 1
+    #: Rows that were in the outbox before, and are not to be drained.
+    older: int = 0
 
 
 class Plan(NamedTuple):
@@ -62,7 +64,7 @@ def plan(*, quick: bool, rounds: int | None, events: int | None, only: str, grow
         wanted_rounds,
         Backlog(wanted_events, max(1, wanted_events // 3)),
         (HEADLINE_RATE,) if quick else RATES,
-        1.0 if small else 4.0 if quick else 10.0,
+        1.0 if small else 3.0 if quick else 10.0,
         0.3 if small else 1.0 if quick else 3.0,
     )
 

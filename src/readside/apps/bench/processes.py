@@ -29,6 +29,12 @@ class Cost(NamedTuple):
     cpu_seconds: float | None
     peak_memory_mb: float | None
 
+    def since(self, before: Cost) -> Cost:
+        """What was used since then; a peak stays what it is."""
+        if self.cpu_seconds is None or before.cpu_seconds is None:
+            return Cost(None, self.peak_memory_mb)
+        return Cost(self.cpu_seconds - before.cpu_seconds, self.peak_memory_mb)
+
 
 class Started:
     """A process whose words are read as they come, with the time of each."""
@@ -50,6 +56,8 @@ class Started:
         text = os.read(self._words, 65536)
         if not text:
             self._close()
+            self._changed.set()
+            return
         *lines, self._rest = (self._rest + text).split(b"\n")
         for line in lines:
             self._lines.append((now, line.decode(errors="replace")))
@@ -62,7 +70,7 @@ class Started:
         Raises:
             UnavailableError: it has ended; with its last words.
         """
-        if self._process.poll() is not None:
+        if self._process.poll() is not None and self._words < 0:  # all its words are read
             raise UnavailableError(f"The {self.name} has ended: {' / '.join(self._last)}")
 
     async def until(self, words: str, patience: float = _PATIENCE) -> float:
@@ -90,7 +98,9 @@ class Started:
     async def result(self) -> str:
         """Wait until it has said that it is done, and return with what result."""
         await self.until("done ", patience=600)
-        return next(line for _, line in self._lines if line.startswith("done ")).removeprefix("done ")
+        return next(line for _, line in self._lines if line.startswith("done ")).removeprefix(
+            "done "
+        )
 
     def kill(self) -> None:
         """End it at once."""

@@ -23,22 +23,17 @@ class Recorded(NamedTuple):
 
 async def record(ground: Ground, rounds: int, seconds: float) -> Recorded:
     """Measure both in turn, in a process with eight concurrent clients."""
-    table = f"{ground.name}_rows"
-    name = sql.Identifier(table)
     await ground.connection.execute(
         sql.SQL(
             "CREATE TABLE {} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
             " name text, email text, address text, about text)"
-        ).format(name)
+        ).format(sql.Identifier(ground.rows))
     )
-    try:
-        ground.describe("direct:")
-        job = msgspec.json.encode(Cost(rounds, seconds, table)).decode()
-        arguments = ["readside.apps.bench.writers", job]
-        async with started("writers", ground.places.directory, arguments) as writers:
-            text = await writers.result()
-    finally:
-        await ground.connection.execute(sql.SQL("DROP TABLE {}").format(name))
+    ground.describe("direct:")
+    job = msgspec.json.encode(Cost(rounds, seconds, ground.rows)).decode()
+    arguments = ["readside.apps.bench.writers", job]
+    async with started("writers", ground.places.directory, arguments) as writers:
+        text = await writers.result()
     costs = msgspec.json.decode(text, type=Costs)
     return Recorded(
         Spread.of(costs.without),

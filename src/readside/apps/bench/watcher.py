@@ -38,7 +38,7 @@ class Watcher:
 
     def _look(self) -> None:
         # The connection itself: a look is one write and one read, without the client's bookkeeping.
-        connection = self._client.connection_pool.get_connection()
+        connection: Any = self._client.connection_pool.get_connection()
         question = connection.pack_command("HGETALL", self._name)
         before: Any = None
         try:

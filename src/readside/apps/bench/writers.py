@@ -101,7 +101,9 @@ async def compare(description: Description, job: Cost) -> Costs:
 
 
 async def _rounds(app: readside.App, table: str, seconds: float, *, record: bool) -> float:
-    insert = f"INSERT INTO {table} (name, email, address, about) VALUES (%s, %s, %s, %s) RETURNING id"
+    insert = (
+        f"INSERT INTO {table} (name, email, address, about) VALUES (%s, %s, %s, %s) RETURNING id"
+    )
     done = 0
     began = time.perf_counter()
 
@@ -121,16 +123,14 @@ async def _rounds(app: readside.App, table: str, seconds: float, *, record: bool
     return done / (time.perf_counter() - began)
 
 
-async def main() -> int:
-    """Do what the argument says, and print what came of it."""
-    description = msgspec.json.decode(Path(FILE).read_bytes(), type=Description)
-    job = msgspec.json.decode(sys.argv[1], type=Rate | Cost)
-    result = await (
-        pace(description, job) if isinstance(job, Rate) else compare(description, job)
-    )
+async def main(description: Description, job: Rate | Cost) -> int:
+    """Do the job, and print what came of it."""
+    result = await (pace(description, job) if isinstance(job, Rate) else compare(description, job))
     print(f"done {msgspec.json.encode(result).decode()}", flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    app = msgspec.json.decode(Path(FILE).read_bytes(), type=Description)
+    work = msgspec.json.decode(sys.argv[1], type=Rate | Cost)
+    sys.exit(run(lambda: main(app, work)))

@@ -103,7 +103,13 @@ def bench(
 
     return process(
         lambda: work(
-            quick=quick, rounds=rounds, events=events, only=only, growth=growth, json=json, plot=plot
+            quick=quick,
+            rounds=rounds,
+            events=events,
+            only=only,
+            growth=growth,
+            json=json,
+            plot=plot,
         )
     )
 
