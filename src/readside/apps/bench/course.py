@@ -65,10 +65,7 @@ async def bench(
 ) -> int:
     """Run the bench; returns 0 unless a result is wrong."""
     chosen = plan(quick=quick, rounds=rounds, events=events, only=only, growth=growth)
-    if plot is not None and not plot.absolute().parent.is_dir():
-        raise SettingsError(
-            f"There is no folder for {plot}.", mend="name a file in a folder that exists"
-        )
+    _check_writable(plot)
     journal(logging.WARNING, "%(levelname)s %(message)s")
     screen = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
@@ -84,6 +81,15 @@ async def bench(
         raise UnavailableError(f"A server went away: {text}.", mend="run it again") from error
     _publish(results, json=json, plot=plot)
     return 1 if results.wrong else 0
+
+
+def _check_writable(plot: Path | None) -> None:
+    # Before the work, not after it.
+    if plot is not None and (plot.is_dir() or not plot.absolute().parent.is_dir()):
+        raise SettingsError(
+            f"The picture cannot be written to {plot}.",
+            mend="name a file in a folder that exists, such as bench.svg",
+        )
 
 
 def _publish(results: Results, *, json: bool, plot: Path | None) -> None:

@@ -22,9 +22,9 @@ def picture(found: dict[str, Any]) -> str:
         f"{machine['cores']} cores, {machine['cpu']}; PostgreSQL {machine['postgresql']},"
         f" {machine['read_store']}, Python {machine['python']}, {machine['event_loop']}"
     )
+    size = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}"'
-        ' font-family="system-ui, sans-serif" font-size="13" fill="#222">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="system-ui, sans-serif">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>',
         _text(30, 32, title, size=18),
         *_throughput(found),
