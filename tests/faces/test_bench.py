@@ -37,7 +37,7 @@ def home(desk, tmp_path):
     directory = tmp_path / "tmp"
     directory.mkdir(mode=0o755)
     desk.environment["TMPDIR"] = str(directory)
-    yield directory
+    return directory
 
 
 def test_a_short_run_has_all_figures_and_leaves_nothing(desk, home):

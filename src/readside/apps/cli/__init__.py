@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -29,6 +30,22 @@ def main() -> None:
     """Parse, work, and exit with the code of the command."""
     result = cli(result_action="return_value")
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _bench() -> Callable[..., Coroutine[Any, Any, int]]:
+    from readside.apps.process import FAILED, complain  # noqa: PLC0415 - as all of them
+    from readside.core.errors import UnavailableError  # noqa: PLC0415
+
+    try:
+        from readside.apps.bench import bench  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        complain(
+            UnavailableError(
+                f"The bench needs the module {error.name}.", mend="pip install 'readside[bench]'"
+            )
+        )
+        sys.exit(FAILED)
+    return bench
 
 
 def _examples(*lines: str) -> str:
@@ -98,9 +115,9 @@ def bench(
     behind. Throughput is a ratio to pg_recvlogical on the same backlog. Every document is checked:
     exits with 1 only if one is wrong, never because something is slow. How to read it: docs/performance.md
     """
-    from readside.apps.bench import bench as work  # noqa: PLC0415 - keeps --help fast
-    from readside.apps.process import run as process  # noqa: PLC0415
+    from readside.apps.process import run as process  # noqa: PLC0415 - keeps --help fast
 
+    work = _bench()
     return process(
         lambda: work(
             quick=quick,
