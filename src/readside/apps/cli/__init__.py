@@ -86,7 +86,7 @@ def demo(
         "readside bench --quick",
         "readside bench --plot bench.svg --json",
         "readside bench --only direct,latency --rounds 3",
-        "READSIDE_WRITE_STORE=postgresql://owner@host/db readside bench --events 1000000",
+        "READSIDE_WRITE_STORE=postgresql://owner@host/db readside bench",
     )
 )
 def bench(
