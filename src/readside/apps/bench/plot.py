@@ -11,6 +11,8 @@ _WIDTH, _HEIGHT = 960, 430
 _TOP, _BOTTOM = 90, 360
 _COLOURS = {"limit": "#8a8f98", "direct": "#2563a8", "nats": "#d9822b"}
 _NAMES = {"limit": "pg_recvlogical", "direct": "direct", "nats": "through NATS"}
+#: From here on, milliseconds are shown without a fraction.
+_WHOLE = 100
 _PERCENTILES = {"p50": "p50", "p90": "p90", "p99": "p99", "p99_9": "p99.9"}
 
 
@@ -74,7 +76,7 @@ def _latency(paths: dict[str, Any]) -> Iterator[str]:
     step = 420 / len(rates)
     for path, one in sticks:
         middle = 510 + step * (rates.index(one["rate"]) + 0.5)
-        left = middle + (-14 if path == next(iter(paths)) else 14)
+        left = middle + (-20 if path == next(iter(paths)) else 20)
         yield from _stick(left, path, one, height)
     for number, rate in enumerate(rates):
         label = f"{rate:,}/s"
@@ -94,7 +96,8 @@ def _stick(left: float, path: str, one: dict[str, Any], height: Any) -> Iterator
             f'<circle cx="{left:.1f}" cy="{height(one[name]):.1f}" r="{size}" fill="{colour}">'
             f"<title>{escape(value)}</title></circle>"
         )
-    yield _text(left, height(one["p50"]) + 19, f"{one['p50']:.1f}", anchor="middle", size=11)
+    label = f"{one['p50']:.1f}" if one["p50"] < _WHOLE else f"{one['p50']:.0f}"
+    yield _text(left, height(one["p50"]) + 19, label, anchor="middle", size=11)
 
 
 def _text(
