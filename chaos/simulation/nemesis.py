@@ -249,7 +249,8 @@ class Nemesis:
     def _undoes_a_retry(self, backup: Shelves) -> bool:
         """Whether nothing but a retry would be undone, which the projector cannot see.
 
-        A known gap: tests/stages/test_retries.py shows it; when that is mended, this has to go.
+        It does when the document's next event comes (tests/stages/test_retries.py); one that stays
+        quiet stays as the store brought it back, see docs/failure-modes.md.
         """
         now, app = self._world.library.shelves, self._world.app
         for projection, key in self._world.acts.touched:

@@ -62,9 +62,7 @@ def test_a_retry_brings_what_waited_and_what_comes_follows():
     run(story())
 
 
-@pytest.mark.parametrize("restart", [True, pytest.param(False, marks=pytest.mark.xfail(
-    strict=True, reason="the projector looks at the checkpoint only, which is as it was"
-))])  # fmt: skip
+@pytest.mark.parametrize("restart", [True, False])
 def test_a_store_that_goes_back_behind_a_retry_gets_it_again(restart):
     """The checkpoint is the same before and after the retry: only the document went back."""
 
