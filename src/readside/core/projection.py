@@ -83,6 +83,11 @@ class Projection(Generic[ViewT]):
         self.codec = ViewCodec(view)
         self.routes: dict[str, Route] = {}
 
+    @property
+    def reads_views(self) -> bool:
+        """Whether any handler wants the current view; else documents need not be loaded."""
+        return any(route.wants_view for route in self.routes.values())
+
     @overload
     def on(
         self, event: type[Event], *, key: str | KeyFunction | None = None

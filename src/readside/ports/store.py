@@ -66,8 +66,16 @@ class Store(Protocol):
     ) -> Mapping[int, Checkpoint]:
         """The checkpoints of these partitions, where there are any."""
 
-    async def load(self, projection: str, keys: Sequence[str]) -> list[Stored]:
-        """The documents with their positions, in the order of the keys."""
+    async def load(
+        self, projection: str, keys: Sequence[str], *, documents: bool = True
+    ) -> list[Stored]:
+        """The documents with their positions, in the order of the keys.
+
+        Args:
+            projection: whose.
+            keys: which.
+            documents: False if only the positions are wanted; the documents may be None then.
+        """
 
     async def apply(self, batch: Batch) -> Outcome:
         """Write documents and checkpoint if checkpoint and documents are still as expected."""

@@ -158,7 +158,9 @@ class Folds:
         parked = self._parked
         free = [step for step in steps if not self._held(step)] if parked else steps
         keys = list(dict.fromkeys(step.key for step in free))
-        loaded = await self._store.load(self._unit.projection, keys)
+        loaded = await self._store.load(
+            self._unit.projection, keys, documents=self._folder.projection.reads_views
+        )
         probe("projector.loaded")
         self._weigh(loaded)
         folded = self._folder.fold(free, dict(zip(keys, loaded, strict=True)))

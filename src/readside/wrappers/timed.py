@@ -146,9 +146,11 @@ class TimedStore:
         """See ports.store."""
         return await self._inner.checkpoints(projection, partitions)
 
-    async def load(self, projection: str, keys: Sequence[str]) -> list[Stored]:
+    async def load(
+        self, projection: str, keys: Sequence[str], *, documents: bool = True
+    ) -> list[Stored]:
         """See ports.store."""
-        return await self._inner.load(projection, keys)
+        return await self._inner.load(projection, keys, documents=documents)
 
     async def apply(self, batch: Batch) -> Outcome:
         """See ports.store."""

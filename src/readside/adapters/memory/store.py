@@ -123,12 +123,14 @@ class MemoryStore:
         names = ((number, (self._app, projection, number)) for number in partitions)
         return {number: found[name] for number, name in names if name in found}
 
-    async def load(self, projection: str, keys: Sequence[str]) -> list[Stored]:
+    async def load(
+        self, projection: str, keys: Sequence[str], *, documents: bool = True
+    ) -> list[Stored]:
         """See ports.store."""
         shelves = await self._reach()
         return [
             Stored(
-                shelves.documents.get(f"{projection}:{key}"),
+                shelves.documents.get(f"{projection}:{key}") if documents else None,
                 shelves.positions.get((self._app, projection, key), ""),
             )
             for key in keys

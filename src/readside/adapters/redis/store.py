@@ -134,17 +134,23 @@ class RedisStore:
             )
         return _checkpoints(partitions, found)
 
-    async def load(self, projection: str, keys: Sequence[str]) -> list[Stored]:
+    async def load(
+        self, projection: str, keys: Sequence[str], *, documents: bool = True
+    ) -> list[Stored]:
         """See ports.store."""
         if not keys:
             return []
+        if not documents:
+            async with self._translated():
+                found = await self._client.hmget(self._name(projection, "positions"), list(keys))
+            return [Stored(None, text.decode() if text else "") for text in found]
         async with self._translated(), self._client.pipeline(transaction=True) as pipe:
             pipe.mget([f"{projection}:{key}" for key in keys])
             pipe.hmget(self._name(projection, "positions"), list(keys))
-            documents, positions = await pipe.execute()
+            bodies, positions = await pipe.execute()
         return [
-            Stored(document, text.decode() if text else "")
-            for document, text in zip(documents, positions, strict=True)
+            Stored(body, text.decode() if text else "")
+            for body, text in zip(bodies, positions, strict=True)
         ]
 
     async def apply(self, batch: Batch) -> Outcome:

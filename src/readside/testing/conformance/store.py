@@ -153,6 +153,9 @@ class StoreContract(ABC):
         assert await self._put(store, projection, *writes) is Outcome.APPLIED
         assert (await store.read(projection, KEYS)).documents == documents
         assert await store.load(projection, KEYS) == [Stored(d, positions(1)) for d in documents]
+        bare = await store.load(projection, KEYS, documents=False)
+        assert [stored.positions for stored in bare] == [positions(1)] * len(KEYS)
+        assert all(one.document in (None, d) for one, d in zip(bare, documents, strict=True))
 
     async def test_projections_do_not_see_each_other(self, store: Store, projection: str) -> None:
         await self._put(store, projection, Write("x", "", positions(1), b"{}"))
