@@ -11,7 +11,8 @@ import psycopg
 
 from readside.core.errors import DeclarationError, UnavailableError
 from readside.core.event import Event
-from readside.core.projection import Projection
+from readside.core.projection import Mode, Projection
+from readside.core.table import Table
 from readside.core.token import Token
 from readside.core.view import ViewT
 from readside.query.reader import Reader
@@ -26,8 +27,16 @@ _apps: dict[str, App] = {}
 class BoundProjection(Projection[ViewT], Generic[ViewT]):
     """A projection of an app, which can be read."""
 
-    def __init__(self, app: App, name: str, view: type[ViewT]) -> None:
-        super().__init__(name, view)
+    def __init__(
+        self,
+        app: App,
+        name: str,
+        view: type[ViewT],
+        *,
+        mode: Mode = "async",
+        table: Table | None = None,
+    ) -> None:
+        super().__init__(name, view, mode=mode, table=table)
         self._app = app
 
     async def get(
@@ -74,8 +83,17 @@ class App:
         self._runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
         _apps[name] = self
 
-    def projection(self, name: str, view: type[ViewT]) -> BoundProjection[ViewT]:
-        """Declare a read model; its documents live at ``<name>:<key>``.
+    def projection(
+        self, name: str, view: type[ViewT], *, mode: Mode = "async", table: Table | None = None
+    ) -> BoundProjection[ViewT]:
+        """Declare a read model; its documents live at ``<name>:<key>``, or are the rows of a table.
+
+        Args:
+            name: of the projection.
+            view: what a document is.
+            mode: ``async`` folds after the commit, into the read store; ``inline`` in the command's
+                transaction, into a table of the write store.
+            table: how the table shall be, where there is one.
 
         Raises:
             DeclarationError: the name is taken or cannot be used.
@@ -84,7 +102,7 @@ class App:
             raise DeclarationError(
                 f"Projection {name!r} exists already.", mend="give it another name"
             )
-        projection = BoundProjection(self, name, view)
+        projection = BoundProjection(self, name, view, mode=mode, table=table)
         self.projections[name] = projection
         return projection
 
@@ -96,7 +114,9 @@ class App:
             # What belongs to a closed loop cannot be closed any more; other loops may be at work.
             for old in [old for old in list(self._runtimes) if old.is_closed()]:
                 self._runtimes.pop(old, None)
-            runtime = self._runtimes[loop] = Runtime(self.name, self.settings)
+            runtime = self._runtimes[loop] = Runtime(
+                self.name, self.settings, projections=self.projections
+            )
         return runtime
 
     def transaction(self) -> AppTransaction:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,14 +16,18 @@ from readside.adapters.postgres.ledger import PostgresLedger
 from readside.adapters.postgres.names import checked_name
 from readside.adapters.postgres.session import Session
 from readside.core.errors import SchemaError
+from readside.core.projection import Projection
 from readside.ports.clock import Clock, SystemClock
 from readside.ports.ledger import Capture
-from readside.ports.store import Store
+from readside.ports.store import Store, Tables
 from readside.settings import Settings
 from readside.wiring import store_for
 
 if TYPE_CHECKING:
     from readside.adapters.embedded import EmbeddedServers
+
+#: The read store's URL which means the write store's database.
+_SAME_DATABASE = "postgresql:"
 
 log = logging.getLogger("readside")
 
@@ -38,8 +43,16 @@ class Addresses(NamedTuple):
 class Runtime:
     """Opens and closes; everything it hands out is shared."""
 
-    def __init__(self, app: str, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        app: str,
+        settings: Settings,
+        clock: Clock | None = None,
+        projections: Mapping[str, Projection[Any]] | None = None,
+    ) -> None:
         self.app = checked_name(app)
+        #: Those of the app, as they are at any time.
+        self.projections: Mapping[str, Projection[Any]] = {} if projections is None else projections
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
         self._lock = asyncio.Lock()
@@ -71,6 +84,8 @@ class Runtime:
                     found.broker or own.broker,
                     found.read_store or own.read_store,
                 )
+            if found.read_store == _SAME_DATABASE:
+                found = found._replace(read_store=found.write_store)
             self._addresses = found
         return self._addresses
 
@@ -116,16 +131,25 @@ class Runtime:
         return self._capture
 
     async def install(self) -> list[str]:
-        """Install readside's schema, publication and slot; returns what was done."""
-        dsn = (await self.addresses()).write_store
+        """Install readside's schema, publication and slot, and the views' tables; returns what was done."""
+        addresses = await self.addresses()
         settings = self.settings
-        return await install(dsn, self.app, settings.partitions, settings.max_payload)
+        done = await install(
+            addresses.write_store, self.app, settings.partitions, settings.max_payload
+        )
+        store = store_for(addresses.read_store, self.projections)
+        try:
+            if isinstance(store, Tables):
+                done += await store.prepare(self.app)
+        finally:
+            await store.close()
+        return done
 
     async def store(self) -> Store:
         """The read store."""
         async with self._lock:
             if self._store is None:
-                store = store_for((await self._locate()).read_store)
+                store = store_for((await self._locate()).read_store, self.projections)
                 await store.open(self.app)
                 self._store = store
             return self._store

@@ -76,7 +76,7 @@ class Service:
         """
         addresses = await self._runtime.addresses()
         broker = broker_for(addresses.broker)
-        store = store_for(addresses.read_store)
+        store = store_for(addresses.read_store, self._projections)
         if self._watch is not None:
             broker, store = self._watch.broker(broker), self._watch.store(store)
         direct = broker.traits.remembers is Promise.NEVER
