@@ -73,8 +73,8 @@ class HandlerError(ReadsideError):
     """A handler raised."""
 
 
-class UnwritableError(ReadsideError):
-    """The read store refuses these documents, whenever they come.
+class UnwritableError(HandlerError):
+    """The read store refuses what a handler made.
 
     Attributes:
         documents: by key, why.

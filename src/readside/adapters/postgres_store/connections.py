@@ -15,12 +15,11 @@ from readside.core.errors import ReadsideError, RefusedError, UnavailableError
 #: Seconds after which a silent server counts as away.
 _PATIENCE = 30.0
 _SETTING = "READSIDE_WRITE_STORE"
-#: Everything is looked up by its key: without these, statistics of a table that was just made, or is
-#: just filled, lead to plans which read all of it. What the database sets for itself is not for this
-#: session: texts of dates and intervals, and a commit that is on disk when it is answered.
+#: Everything is looked up by its key: whatever the statistics of a table are that was just made, no plan
+#: shall read all of it. What the database sets for itself is not for this session: texts of dates and
+#: intervals, and a commit that is on disk when it is answered.
 _SETTINGS = (
-    "SELECT set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false),"
-    " set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false),"
+    "SELECT set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false),"
     " set_config('TimeZone', 'UTC', false),"
     " set_config('DateStyle', 'ISO, YMD', false), set_config('IntervalStyle', 'iso_8601', false),"
     " set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off'"

@@ -126,19 +126,19 @@ class Sheet:
         show = f"(SELECT row_to_json(x) FROM (SELECT {', '.join(shown)}) AS x)"
         if self._whole:
             show = f"t.{quoted('document')}"
-        # The document of a row, as text; NULL where there is no row.
-        show = f"CASE WHEN t.{key} IS NOT NULL THEN {show}::text END"
+        # Looked up key by key: a join might be planned, from statistics of a table that was empty
+        # a moment ago, as a search through all of it.
+        document = f"(SELECT {show}::text FROM {self.name} AS t WHERE t.{key} = w.own)"
+        positions = (
+            "(SELECT d.positions FROM readside_store.documents AS d"
+            f" WHERE d.projection = {ID} AND d.key = w.key)"
+        )
         wanted = (
             f"unnest(%(keys)s::text[], %(own)s::text[]::{kind}[]) WITH ORDINALITY AS w(key, own, n)"
         )
-        row = f"LEFT JOIN {self.name} AS t ON t.{key} = w.own"
         #: Documents and positions of `keys`, in their order.
-        self.load = (
-            f"SELECT {show}, d.positions FROM {wanted}"
-            f" LEFT JOIN readside_store.documents AS d ON d.projection = {ID} AND d.key = w.key"
-            f" {row} ORDER BY w.n"
-        ).encode()
-        self.read = _read(show, f"{wanted} {row}").encode()
+        self.load = f"SELECT {document}, {positions} FROM {wanted} ORDER BY w.n".encode()
+        self.read = _read(document, wanted).encode()
         self.delete = (
             f"DELETE FROM {self.name} WHERE {key} = ANY (%(gone)s::text[]::{kind}[])".encode()
         )

@@ -118,7 +118,6 @@ class PostgresStore:
             try:
                 await _at_once(connection, [(b"BEGIN", {}), *steps, (b"COMMIT", {})])
             except psycopg.Error as error:
-                await _roll_back(connection)
                 outcome = _outcome(error)
                 if outcome is not None:
                     return outcome
@@ -126,6 +125,7 @@ class PostgresStore:
                     raise
             else:
                 return Outcome.APPLIED
+        async with self._connections.lend() as connection:
             return await self._apply_what_can_be(connection, sheet, batch)
 
     async def _apply_what_can_be(
@@ -230,10 +230,17 @@ def _outcome(error: psycopg.Error) -> Outcome | None:
 
 
 async def _at_once(connection: Connection, steps: Iterable[sql.Step]) -> None:
-    """Send everything in one round trip; what comes after an error is not done."""
-    async with connection.pipeline():
-        for statement, values in steps:
-            await connection.execute(statement, values or None)
+    """Send everything in one round trip; what comes after an error is not done.
+
+    Then psycopg may take statements for prepared that the server never saw, so the connection goes.
+    """
+    try:
+        async with connection.pipeline():
+            for statement, values in steps:
+                await connection.execute(statement, values or None)
+    except psycopg.Error:
+        await connection.close()
+        raise
 
 
 async def _roll_back(connection: Connection) -> None:
