@@ -123,7 +123,7 @@ class Sheet:
         ]
         if self._tag:
             shown.append(f"{literal(self._tag[1])}::json AS {quoted(self._tag[0])}")
-        show = f"(SELECT row_to_json(x) FROM (SELECT {', '.join(shown)}) AS x)"
+        show = f"(SELECT row_to_json(x.*) FROM (SELECT {', '.join(shown)}) AS x)"
         if self._whole:
             show = f"t.{quoted('document')}"
         # Looked up key by key: a join might be planned, from statistics of a table that was empty
