@@ -15,6 +15,7 @@ from readside.adapters.postgres.installation import install
 from readside.adapters.postgres.ledger import PostgresLedger
 from readside.adapters.postgres.names import checked_name
 from readside.adapters.postgres.session import Session
+from readside.adapters.postgres_store.store import PostgresStore
 from readside.core.errors import SchemaError
 from readside.core.projection import Projection
 from readside.ports.clock import Clock, SystemClock
@@ -60,6 +61,7 @@ class Runtime:
         self._addresses: Addresses | None = None
         self._pool: AsyncConnectionPool[Any] | None = None
         self._store: Store | None = None
+        self._inline: PostgresStore | None = None
         self._capture: Capture | None = None
 
     async def addresses(self) -> Addresses:
@@ -143,6 +145,8 @@ class Runtime:
                 done += await store.prepare(self.app)
         finally:
             await store.close()
+        if any(one.mode == "inline" for one in self.projections.values()):
+            done += await (await self.inline_store()).prepare(self.app)
         return done
 
     async def store(self) -> Store:
@@ -154,6 +158,15 @@ class Runtime:
                 self._store = store
             return self._store
 
+    async def inline_store(self) -> PostgresStore:
+        """The inline projections, which are in the write store."""
+        async with self._lock:
+            if self._inline is None:
+                self._inline = PostgresStore((await self._locate()).write_store, inline=True)
+                self._inline.declare(self.projections)
+                await self._inline.open(self.app)
+            return self._inline
+
     async def close(self) -> None:
         """Close everything that was opened."""
         async with self._lock:
@@ -161,6 +174,9 @@ class Runtime:
                 await self._pool.close()
             if self._store is not None:
                 await self._store.close()
+            if self._inline is not None:
+                await self._inline.close()
             if self._servers is not None:
                 await self._servers.stop()
+            self._inline = None
             self._pool = self._store = self._servers = self._addresses = self._capture = None

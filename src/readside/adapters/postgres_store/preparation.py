@@ -129,6 +129,8 @@ async def _adopt(connection: Connection, app: str, sheet: Sheet, done: list[str]
             names,
         )
     ).fetchall()
+    if sheet.inline:
+        await _refuse_followed(connection, app, sheet)
     made = False
     if rows:
         owner, projection, made, inline = rows[0]
@@ -150,6 +152,16 @@ async def _adopt(connection: Connection, app: str, sheet: Sheet, done: list[str]
     await check_fit(connection, sheet)
     if not sheet.table.existing:
         await _tend(connection, sheet, done)
+
+
+async def _refuse_followed(connection: Connection, app: str, sheet: Sheet) -> None:
+    """A projection that was folded after the commit is not complete, and PostgreSQL keeps WAL for it."""
+    found = await connection.execute(
+        "SELECT FROM readside.projections WHERE app = %s AND projection = %s",
+        [app, sheet.projection],
+    )
+    if found.rowcount:
+        _refuse_other_mode(sheet, inline=False)
 
 
 async def _register(

@@ -15,6 +15,7 @@ Step = tuple[bytes, Mapping[str, Any]]
 
 _OWN = "FROM readside_store.projections WHERE app = %(app)s AND projection = %(projection)s"
 
+HELD = f"SELECT id {_OWN} AND inline = %(inline)s".encode()
 CHECKPOINTS = (
     "SELECT partition, checkpoint FROM readside_store.checkpoints"
     f" WHERE projection = {ID} AND partition = ANY (%(partitions)s)"
@@ -69,6 +70,18 @@ _MAKE = (
     " AS w(key, positions) ORDER BY w.key ON CONFLICT DO NOTHING RETURNING 1)"
     " SELECT readside_store.insist((SELECT count(*) FROM made) = cardinality(%(new)s::text[]), 'CONFLICT')"
 ).encode()
+#: Locks documents, in the order of their keys, whether they are there or not. Where a transaction sees
+#: one moment only, the rows are renewed, so that it fails if another came between.
+LOCK = (
+    b"WITH own AS (SELECT id FROM readside_store.projections"
+    b" WHERE app = %(app)s AND projection = %(projection)s AND inline),"
+    b" locked AS (INSERT INTO readside_store.documents AS d"
+    b" SELECT own.id, w.key, '' FROM own, unnest(%(keys)s::text[]) AS w(key) ORDER BY w.key"
+    b" ON CONFLICT (projection, key) DO UPDATE SET positions = d.positions"
+    b" WHERE current_setting('transaction_isolation') <> 'read committed')"
+    b" SELECT readside_store.insist(EXISTS (SELECT FROM own),"
+    b" 'inline projection ' || %(projection)s::text || ' has no table yet')"
+)
 _PARK = (
     "INSERT INTO readside_store.parked"
     f" SELECT {ID}, %(partition)s, w.* FROM unnest(%(keys)s::text[], %(parkings)s::text[]) AS w"

@@ -41,13 +41,16 @@ class PostgresStore:
 
     Args:
         url: ``postgresql://user:password@host:port/database``.
+        inline: whether it is for the inline projections, which are in the write store and are not
+            applied to but only read and tended here.
     """
 
     traits: ClassVar[StoreTraits] = StoreTraits(
         applies_atomically=Promise.KEPT, durable=Promise.KEPT
     )
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, inline: bool = False) -> None:
+        self._inline = inline
         self._connections = Connections(url)
         self._app = ""
         self._projections: Mapping[str, Projection[Any]] = {}
@@ -60,7 +63,11 @@ class PostgresStore:
     async def prepare(self, app: str) -> list[str]:
         """See ports.store."""
         self._app = app
-        names = [name for name, one in self._projections.items() if one.mode != "inline"]
+        names = [
+            name
+            for name, one in self._projections.items()
+            if (one.mode == "inline") is self._inline
+        ]
         async with self._connections.lend() as connection:
             return await prepare(connection, app, [self._sheet(name) for name in names])
 
@@ -174,6 +181,14 @@ class PostgresStore:
             {int(number): Checkpoint.decode(text) for number, text in (found or {}).items()},
             frozenset(key for key, row in zip(keys, rows, strict=False) if row[3]),
         )
+
+    async def holds(self, projection: str) -> bool:
+        """Whether it has a table of this app's for a projection, declared or not."""
+        try:
+            found = await self._query(sql.HELD, {**self._names(projection), "inline": self._inline})
+        except SchemaError:
+            return False
+        return bool(found)
 
     async def halt(self, projection: str, partition: int, reason: str) -> None:
         """See ports.store."""
