@@ -70,15 +70,14 @@ _MAKE = (
     " AS w(key, positions) ORDER BY w.key ON CONFLICT DO NOTHING RETURNING 1)"
     " SELECT readside_store.insist((SELECT count(*) FROM made) = cardinality(%(new)s::text[]), 'CONFLICT')"
 ).encode()
-#: Locks documents, in the order of their keys, whether they are there or not. Where a transaction sees
-#: one moment only, the rows are renewed, so that it fails if another came between.
+#: Locks documents, in the order of their keys, whether they are there or not. The rows are renewed, not
+#: only locked: so a transaction which sees one moment only fails if another came between.
 LOCK = (
     b"WITH own AS (SELECT id FROM readside_store.projections"
     b" WHERE app = %(app)s AND projection = %(projection)s AND inline),"
     b" locked AS (INSERT INTO readside_store.documents AS d"
     b" SELECT own.id, w.key, '' FROM own, unnest(%(keys)s::text[]) AS w(key) ORDER BY w.key"
-    b" ON CONFLICT (projection, key) DO UPDATE SET positions = d.positions"
-    b" WHERE current_setting('transaction_isolation') <> 'read committed')"
+    b" ON CONFLICT (projection, key) DO UPDATE SET positions = d.positions)"
     b" SELECT readside_store.insist(EXISTS (SELECT FROM own),"
     b" 'inline projection ' || %(projection)s::text || ' has no table yet')"
 )
