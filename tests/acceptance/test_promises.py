@@ -136,6 +136,25 @@ async def test_a_failed_commit_publishes_nothing(world: World, run: Any, unique:
         assert await world.things.get("1") is None
 
 
+async def test_a_failed_commit_does_no_harm_to_later_ones(
+    make_app: Any, servers: Any, unique: str
+) -> None:
+    app = make_app(servers.broker, pool_size=1)
+    await (await app.runtime()).install()
+    async with app.transaction() as tx:
+        await tx.execute(f"CREATE TABLE {unique} (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    for number in range(
+        12
+    ):  # psycopg prepares what it sees for the fifth time, whatever becomes of it
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            async with app.transaction() as tx:
+                await tx.execute(f"INSERT INTO {unique} VALUES (1), (1)")
+                tx.record(Created("1", "a lie"))
+        async with app.transaction() as tx:
+            tx.record(*(Created(str(n), "the truth") for n in range(1 + number % 3)))
+    await app.close()
+
+
 async def test_a_token_is_not_below_a_commit_that_is_not_flushed_yet(world: World) -> None:
     for number in range(20):
         async with world.app.transaction() as tx:

@@ -157,13 +157,18 @@ class Transaction:
     async def _commit(self) -> None:
         connection = self.connection
         failed = connection.info.transaction_status == pq.TransactionStatus.INERROR
-        async with connection.pipeline():
-            for statement, values in statements(self._rows) if self._rows else ():
-                await connection.execute(statement, values)
-            # Asked before the commit, which takes back what SET LOCAL has set.
-            how = None if failed else await connection.execute(_HOW)
-            committed = await connection.execute(b"COMMIT")
-            where = await connection.execute(_WHERE, [self._app])
+        try:
+            async with connection.pipeline():
+                for statement, values in statements(self._rows) if self._rows else ():
+                    await connection.execute(statement, values)
+                # Asked before the commit, which takes back what SET LOCAL has set.
+                how = None if failed else await connection.execute(_HOW)
+                committed = await connection.execute(b"COMMIT")
+                where = await connection.execute(_WHERE, [self._app])
+        except psycopg.Error:
+            # psycopg takes statements for prepared that a pipeline which broke off never prepared.
+            await connection.close()
+            raise
         if committed.statusmessage != "COMMIT":
             raise NotCommittedError(
                 "a statement had failed inside the block",
