@@ -37,6 +37,7 @@ class Connections:
     def __init__(self, dsn: str, most: int = 8) -> None:
         self.dsn = dsn
         self._free: list[Connection] = []
+        self._closed = False
         self._turn = asyncio.Semaphore(most)
 
     @asynccontextmanager
@@ -72,11 +73,16 @@ class Connections:
             connection = await connect(self.dsn, "store")
         except ReadsideError as error:
             raise _renamed(error) from error
-        await connection.execute(_SETTINGS)
+        try:
+            await connection.execute(_SETTINGS)
+        except BaseException:
+            await connection.close()
+            raise
         return connection
 
     async def _back(self, connection: Connection) -> None:
-        if connection.pgconn.transaction_status == pq.TransactionStatus.IDLE:
+        idle = connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+        if idle and not self._closed:
             self._free.append(connection)
         else:
             await connection.close()
@@ -91,7 +97,8 @@ class Connections:
         return _renamed(translate(error, address(self.dsn)))
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Disconnect; what is lent is closed when it comes back."""
+        self._closed = True
         while self._free:
             await self._free.pop().close()
 
