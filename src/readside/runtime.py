@@ -117,6 +117,7 @@ class Runtime:
     async def capture(self) -> Capture:
         """The history which this app records into; installs it into an embedded server."""
         if self._capture is None:
+            embedded = "postgres" in self.settings.embedded
             dsn = (await self.addresses()).write_store
             session = Session(dsn, "app")
             try:
@@ -124,13 +125,19 @@ class Runtime:
                 try:
                     self._capture = await ledger.register(self.app, [])
                 except SchemaError:
-                    if "postgres" not in self.settings.embedded:
+                    if not embedded:
                         raise
                     await self.install()
                     self._capture = await ledger.register(self.app, [])
+                if embedded and self._has_inline:
+                    await (await self.inline_store()).prepare(self.app)
             finally:
                 await session.close()
         return self._capture
+
+    @property
+    def _has_inline(self) -> bool:
+        return any(one.mode == "inline" for one in self.projections.values())
 
     async def install(self) -> list[str]:
         """Install readside's schema, publication and slot, and the views' tables; returns what was done."""
@@ -145,7 +152,7 @@ class Runtime:
                 done += await store.prepare(self.app)
         finally:
             await store.close()
-        if any(one.mode == "inline" for one in self.projections.values()):
+        if self._has_inline:
             done += await (await self.inline_store()).prepare(self.app)
         return done
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -253,6 +254,25 @@ async def test_without_init_the_command_is_told_so(make_app: Any, servers: Any) 
         async with app.transaction() as tx:
             tx.record(Opened(1, "x"))
     await app.close()
+
+
+async def test_with_an_embedded_write_store_nobody_has_to_run_init(
+    tmp_path: Path, unique: str
+) -> None:
+    async def name(app: readside.App, *, inline: bool) -> None:
+        if inline:
+            World(app)
+        async with app, app.transaction() as tx:
+            tx.record(Opened(1, "Ada"))
+
+    where = {"broker": "direct:", "read_store": "postgresql:", "directory": str(tmp_path)}
+    await name(
+        readside.App(unique, **where), inline=False
+    )  # installed before there was an inline one
+    app = readside.App(unique, **where)
+    await name(app, inline=True)
+    async with app:
+        assert await app.projections["account"].get(1) == Account(1, "Ada")
 
 
 async def test_what_followed_the_log_does_not_become_inline_unasked(
