@@ -460,6 +460,17 @@ def test_views_that_cannot_be_tables():
     assert columns_of(dict[str, int]) is None
 
 
+async def test_a_reader_does_not_notice_that_its_connection_was_ended(declared, ask):
+    store = await declared(Numbered)
+    await put(store, {"1": Numbered(1, "a")})
+    for _ in range(3):
+        ask(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE application_name = 'readside store'"
+        )
+        assert await get(store, Numbered, "1") == Numbered(1, "a")
+
+
 async def test_two_partitions_that_feed_the_same_documents_never_wait_in_a_circle(declared):
     """Whoever is refused loads again; both get all of their events in, without a deadlock."""
     import asyncio

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -13,7 +12,6 @@ import pytest_asyncio
 import readside
 from readside.adapters.embedded import EmbeddedServers
 from readside.adapters.postgres_store.store import PostgresStore
-from readside.core.errors import UnavailableError
 from readside.core.projection import Projection
 from readside.core.table import Table
 from readside.testing.conformance.store import StoreContract
@@ -69,9 +67,6 @@ class TestPostgresStore(StoreContract):
     async def lose(self):
         self.servers["postgres"].kill()
         await self.servers["postgres"].start()
-        for store in self.made:  # they learn that their connections are gone
-            with suppress(UnavailableError):
-                await store.checkpoints(next(iter(self.projections)), [0])
 
     def doc(self, text):
         return msgspec.json.encode(Text(text))

@@ -41,8 +41,11 @@ class Connections:
         self._turn = asyncio.Semaphore(most)
 
     @asynccontextmanager
-    async def lend(self) -> AsyncIterator[Connection]:
+    async def lend(self, patience: float | None = _PATIENCE) -> AsyncIterator[Connection]:
         """A connection in autocommit mode.
+
+        Args:
+            patience: seconds after which a silent server counts as away; None for what may take long.
 
         Raises:
             UnavailableError, RefusedError, SchemaError: psycopg's errors in readside's words.
@@ -50,14 +53,14 @@ class Connections:
         async with self._turn:
             connection: Connection | None = None
             try:
-                async with asyncio.timeout(_PATIENCE):
+                async with asyncio.timeout(patience):
                     connection = await self._take()
                     yield connection
             except psycopg.Error as error:
                 raise self.translate(error) from error
             except TimeoutError as error:
                 raise UnavailableError(
-                    f"{address(self.dsn)} did not answer within {_PATIENCE:.0f} seconds.",
+                    f"{address(self.dsn)} did not answer within {patience or 0:.0f} seconds.",
                     mend="look for locks on the tables of the views, and for a stalled server",
                 ) from error
             finally:

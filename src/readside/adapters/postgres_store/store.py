@@ -18,7 +18,7 @@ from readside.adapters.postgres_store import statements as sql
 from readside.adapters.postgres_store.connections import Connections
 from readside.adapters.postgres_store.preparation import check, prepare
 from readside.adapters.postgres_store.sheet import Sheet
-from readside.core.errors import SchemaError, UnwritableError
+from readside.core.errors import SchemaError, UnavailableError, UnwritableError
 from readside.core.folding import Batch, Stored
 from readside.core.projection import Projection
 from readside.core.record import Checkpoint
@@ -68,7 +68,7 @@ class PostgresStore:
             for name, one in self._projections.items()
             if (one.mode == "inline") is self._inline
         ]
-        async with self._connections.lend() as connection:
+        async with self._connections.lend(patience=None) as connection:
             return await prepare(connection, app, [self._sheet(name) for name in names])
 
     async def open(self, app: str, projections: Sequence[str] = ()) -> None:
@@ -208,7 +208,10 @@ class PostgresStore:
     async def reset(self, projection: str, checkpoints: Mapping[int, Checkpoint] | None) -> int:
         """See ports.store; here it is one transaction, and the app need not declare the projection."""
         names = self._names(projection)
-        async with self._connections.lend() as connection, connection.transaction():
+        async with (
+            self._connections.lend(patience=None) as connection,
+            connection.transaction(),
+        ):
             row = await (await connection.execute(sql.SEIZE, names)).fetchone()
             if row is None:
                 return 0
@@ -233,6 +236,16 @@ class PostgresStore:
         return {"app": self._app, "projection": projection}
 
     async def _query(self, statement: bytes, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        try:
+            return await self._ask(statement, values)
+        except UnavailableError as error:
+            if not isinstance(error.__cause__, psycopg.OperationalError):
+                raise
+        # The connection had been ended meanwhile, by a restart or for its idleness, and the others
+        # are given up with it. What is asked here may be asked twice.
+        return await self._ask(statement, values)
+
+    async def _ask(self, statement: bytes, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         async with self._connections.lend() as connection:
             cursor = await connection.execute(statement, values)
             return await cursor.fetchall() if cursor.description else []
