@@ -71,6 +71,9 @@ class TestPostgresStore(StoreContract):
     def doc(self, text):
         return msgspec.json.encode(Text(text))
 
+    def impossible(self):
+        return self.doc("\0")
+
     def blob(self):
         return self.doc(every_character())
 

@@ -20,8 +20,9 @@ from readside.core.folding import Folder, Stored
 from readside.core.position import BEGINNING, Position
 from readside.core.projection import Projection
 from readside.core.record import Record
-from readside.write.outbox import Row
 
+#: A row of the outbox, as it is recorded.
+Row = tuple[Any, ...]
 Rows = Sequence[tuple[Any, ...]]
 Work = Generator[Step, Rows, None]
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from readside.core.errors import RefusedError, UnavailableError
+from readside.core.errors import RefusedError, UnavailableError, UnwritableError
 from readside.core.folding import Batch, Stored, Write
 from readside.core.position import Position
 from readside.core.record import Checkpoint
@@ -72,6 +72,10 @@ class StoreContract(ABC):
     def blob(self) -> bytes:
         """A big document with everything in it that a document may hold."""
         return b'"' + bytes(range(256)).replace(b'"', b"") * 8192 + b'"'
+
+    def impossible(self) -> bytes | None:
+        """A document which this store can never hold; None where there is none."""
+        return None
 
     async def interrupt(self, after: int) -> None:  # noqa: ARG002 - a hook that may stay empty
         """Let the next batch break off when `after` of its documents are written."""
@@ -391,6 +395,25 @@ class StoreContract(ABC):
         assert await self._put(store, projection, *writes) is Outcome.APPLIED
         assert (await store.read(projection, ["small", "big"])).documents == [small, big]
         assert await self.peek(f"{projection}:big") == big
+
+    async def test_what_can_never_be_written_is_named_and_nothing_is_written(
+        self, store: Store, projection: str
+    ) -> None:
+        document = self.impossible()
+        if document is None:
+            pytest.skip("this store holds any document")
+        good = [Write(str(n), "", positions(1), self.doc(str(n))) for n in range(20)]
+        bad = [Write(k, "", positions(1), document) for k in ("x", "y")]
+        with pytest.raises(UnwritableError) as caught:
+            await self._put(store, projection, *good, bad[0], bad[1])
+        assert set(caught.value.documents) == {"x", "y"}
+        assert all(caught.value.documents.values())
+        keys = [write.key for write in (*good, *bad)]
+        assert set(await store.load(projection, keys)) == {Stored(None, "")}
+        assert dict(await store.checkpoints(projection, [0])) == {}
+        assert await self._put(store, projection, *good) is Outcome.APPLIED
+        late = Batch(projection, 0, None, checkpoint(2), (bad[0],))
+        assert await store.apply(late) is Outcome.FENCED  # who comes too late hears nothing else
 
     async def test_nobody_else_writes_under_the_name_of_a_projection(
         self, store: Store, projection: str
