@@ -54,17 +54,27 @@ def broker_url(request: pytest.FixtureRequest, servers: Addresses) -> str:
     return servers.broker if request.param == "nats" else "direct:"
 
 
+@pytest.fixture(params=["redis", "postgresql"])
+def store_url(request: pytest.FixtureRequest, servers: Addresses) -> str:
+    return servers.read_store if request.param == "redis" else "postgresql:"
+
+
 @pytest.fixture
 def make_app(servers: Addresses, unique: str) -> Iterator[Callable[..., readside.App]]:
     """Makes apps which differ from those of other tests; their slots go at the end."""
     made: list[str] = []
 
-    def make(broker: str | None = None, name: str | None = None, **settings: Any) -> readside.App:
+    def make(
+        broker: str | None = None,
+        name: str | None = None,
+        read_store: str | None = None,
+        **settings: Any,
+    ) -> readside.App:
         app = readside.App(
             name or unique,
             write_store=servers.write_store,
             broker=broker or servers.broker,
-            read_store=servers.read_store,
+            read_store=read_store or servers.read_store,
             **settings,
         )
         made.append(app.name)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from readside.app import App, record
     from readside.core.errors import (
         DeclarationError,
+        HandlerError,
         HistoryLostError,
         ParkedError,
         PayloadError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from readside.core.event import Event
     from readside.core.position import Position
     from readside.core.projection import Projection
+    from readside.core.table import Table
     from readside.core.token import Token
     from readside.core.view import View
 
@@ -30,6 +32,7 @@ __all__ = [
     "App",
     "DeclarationError",
     "Event",
+    "HandlerError",
     "HistoryLostError",
     "ParkedError",
     "PayloadError",
@@ -38,6 +41,7 @@ __all__ = [
     "ReadsideError",
     "RefusedError",
     "StaleReadError",
+    "Table",
     "Token",
     "UnavailableError",
     "View",
@@ -50,6 +54,7 @@ _HOMES = {
     "Event": "core.event",
     "Position": "core.position",
     "Projection": "core.projection",
+    "Table": "core.table",
     "Token": "core.token",
     "View": "core.view",
 }

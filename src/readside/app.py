@@ -9,15 +9,18 @@ from typing import Any, Generic, Self, overload
 
 import psycopg
 
+from readside.adapters.postgres_store.inline import InlineViews
 from readside.core.errors import DeclarationError, UnavailableError
 from readside.core.event import Event
-from readside.core.projection import Projection
+from readside.core.projection import Mode, Projection
+from readside.core.table import Table
 from readside.core.token import Token
 from readside.core.view import ViewT
+from readside.ports.store import Store
 from readside.query.reader import Reader
 from readside.runtime import Runtime
 from readside.settings import Settings, load
-from readside.write.outbox import row_of, statements
+from readside.write.outbox import Row, row_of, statements
 from readside.write.transaction import Transaction
 
 _apps: dict[str, App] = {}
@@ -26,8 +29,16 @@ _apps: dict[str, App] = {}
 class BoundProjection(Projection[ViewT], Generic[ViewT]):
     """A projection of an app, which can be read."""
 
-    def __init__(self, app: App, name: str, view: type[ViewT]) -> None:
-        super().__init__(name, view)
+    def __init__(
+        self,
+        app: App,
+        name: str,
+        view: type[ViewT],
+        *,
+        mode: Mode = "async",
+        table: Table | None = None,
+    ) -> None:
+        super().__init__(name, view, mode=mode, table=table)
         self._app = app
 
     async def get(
@@ -54,7 +65,11 @@ class BoundProjection(Projection[ViewT], Generic[ViewT]):
             return []
         token = Token.parse(after) if isinstance(after, str) else after
         runtime = await self._app.runtime()
-        reader = Reader(self.name, self.codec, await runtime.store(), runtime.clock)
+        inline = self.mode == "inline"
+        if inline:  # what a token stands for was there with its commit
+            token = None
+        store: Store = await (runtime.inline_store() if inline else runtime.store())
+        reader = Reader(self.name, self.codec, store, runtime.clock)
         return await reader.get_many(keys, token, timeout)
 
 
@@ -71,11 +86,21 @@ class App:
         self.name = name
         self.settings: Settings = load(settings)
         self.projections: dict[str, Projection[Any]] = {}
+        self.inline = InlineViews(name, self.projections)
         self._runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
         _apps[name] = self
 
-    def projection(self, name: str, view: type[ViewT]) -> BoundProjection[ViewT]:
-        """Declare a read model; its documents live at ``<name>:<key>``.
+    def projection(
+        self, name: str, view: type[ViewT], *, mode: Mode = "async", table: Table | None = None
+    ) -> BoundProjection[ViewT]:
+        """Declare a read model; its documents live at ``<name>:<key>``, or are the rows of a table.
+
+        Args:
+            name: of the projection.
+            view: what a document is.
+            mode: ``async`` folds after the commit, into the read store; ``inline`` in the command's
+                transaction, into a table of the write store.
+            table: how the table shall be, where there is one.
 
         Raises:
             DeclarationError: the name is taken or cannot be used.
@@ -84,7 +109,7 @@ class App:
             raise DeclarationError(
                 f"Projection {name!r} exists already.", mend="give it another name"
             )
-        projection = BoundProjection(self, name, view)
+        projection = BoundProjection(self, name, view, mode=mode, table=table)
         self.projections[name] = projection
         return projection
 
@@ -96,7 +121,9 @@ class App:
             # What belongs to a closed loop cannot be closed any more; other loops may be at work.
             for old in [old for old in list(self._runtimes) if old.is_closed()]:
                 self._runtimes.pop(old, None)
-            runtime = self._runtimes[loop] = Runtime(self.name, self.settings)
+            runtime = self._runtimes[loop] = Runtime(
+                self.name, self.settings, projections=self.projections
+            )
         return runtime
 
     def transaction(self) -> AppTransaction:
@@ -126,18 +153,24 @@ class App:
 
         Await it where the connection is an asynchronous one.
 
+        Inline projections are folded at once, so that their documents are locked from here to the
+        end of the transaction.
+
         Raises:
             PayloadError: an event cannot be recorded.
+            HandlerError: a handler of an inline projection fails.
+            DeclarationError: one is concerned, and there is no transaction.
             TypeError: the connection is none of psycopg's.
         """
         rows = [row_of(self.name, event, headers, self.settings.max_payload) for event in events]
         work = list(statements(rows)) if rows else []
         if isinstance(connection, psycopg.AsyncConnection):
-            return _record_async(connection, work)
+            return _record_async(connection, work, self.inline, rows)
         if not isinstance(connection, psycopg.Connection):
             raise TypeError(f"{type(connection).__name__} is no connection of psycopg 3")
         for statement, values in work:
             connection.execute(statement, values)
+        self.inline.run(connection, rows)
         return None
 
     async def close(self) -> None:
@@ -160,10 +193,14 @@ class App:
 
 
 async def _record_async(
-    connection: psycopg.AsyncConnection[Any], work: list[tuple[bytes, list[Any]]]
+    connection: psycopg.AsyncConnection[Any],
+    work: list[tuple[bytes, list[Any]]],
+    inline: InlineViews,
+    rows: Sequence[Row],
 ) -> None:
     for statement, values in work:
         await connection.execute(statement, values)
+    await inline.run_async(connection, rows)
 
 
 class AppTransaction:
@@ -181,6 +218,7 @@ class AppTransaction:
             self._app.name,
             partitions=capture.partitions,
             largest=self._app.settings.max_payload,
+            inline=self._app.inline,
         )
         try:
             return await self._transaction.__aenter__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,15 +15,20 @@ from readside.adapters.postgres.installation import install
 from readside.adapters.postgres.ledger import PostgresLedger
 from readside.adapters.postgres.names import checked_name
 from readside.adapters.postgres.session import Session
+from readside.adapters.postgres_store.store import PostgresStore
 from readside.core.errors import SchemaError
+from readside.core.projection import Projection
 from readside.ports.clock import Clock, SystemClock
 from readside.ports.ledger import Capture
-from readside.ports.store import Store
+from readside.ports.store import Store, Tables
 from readside.settings import Settings
 from readside.wiring import store_for
 
 if TYPE_CHECKING:
     from readside.adapters.embedded import EmbeddedServers
+
+#: The read store's URL which means the write store's database.
+_SAME_DATABASE = "postgresql:"
 
 log = logging.getLogger("readside")
 
@@ -38,8 +44,16 @@ class Addresses(NamedTuple):
 class Runtime:
     """Opens and closes; everything it hands out is shared."""
 
-    def __init__(self, app: str, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        app: str,
+        settings: Settings,
+        clock: Clock | None = None,
+        projections: Mapping[str, Projection[Any]] | None = None,
+    ) -> None:
         self.app = checked_name(app)
+        #: Those of the app, as they are at any time.
+        self.projections: Mapping[str, Projection[Any]] = {} if projections is None else projections
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
         self._lock = asyncio.Lock()
@@ -47,6 +61,7 @@ class Runtime:
         self._addresses: Addresses | None = None
         self._pool: AsyncConnectionPool[Any] | None = None
         self._store: Store | None = None
+        self._inline: PostgresStore | None = None
         self._capture: Capture | None = None
 
     async def addresses(self) -> Addresses:
@@ -71,6 +86,8 @@ class Runtime:
                     found.broker or own.broker,
                     found.read_store or own.read_store,
                 )
+            if found.read_store == _SAME_DATABASE:
+                found = found._replace(read_store=found.write_store)
             self._addresses = found
         return self._addresses
 
@@ -100,6 +117,7 @@ class Runtime:
     async def capture(self) -> Capture:
         """The history which this app records into; installs it into an embedded server."""
         if self._capture is None:
+            embedded = "postgres" in self.settings.embedded
             dsn = (await self.addresses()).write_store
             session = Session(dsn, "app")
             try:
@@ -107,28 +125,54 @@ class Runtime:
                 try:
                     self._capture = await ledger.register(self.app, [])
                 except SchemaError:
-                    if "postgres" not in self.settings.embedded:
+                    if not embedded:
                         raise
                     await self.install()
                     self._capture = await ledger.register(self.app, [])
+                if embedded and self._has_inline:
+                    await (await self.inline_store()).prepare(self.app)
             finally:
                 await session.close()
         return self._capture
 
+    @property
+    def _has_inline(self) -> bool:
+        return any(one.mode == "inline" for one in self.projections.values())
+
     async def install(self) -> list[str]:
-        """Install readside's schema, publication and slot; returns what was done."""
-        dsn = (await self.addresses()).write_store
+        """Install readside's schema, publication and slot, and the views' tables; returns what was done."""
+        addresses = await self.addresses()
         settings = self.settings
-        return await install(dsn, self.app, settings.partitions, settings.max_payload)
+        done = await install(
+            addresses.write_store, self.app, settings.partitions, settings.max_payload
+        )
+        store = store_for(addresses.read_store, self.projections)
+        try:
+            if isinstance(store, Tables):
+                done += await store.prepare(self.app)
+        finally:
+            await store.close()
+        if self._has_inline:
+            done += await (await self.inline_store()).prepare(self.app)
+        return done
 
     async def store(self) -> Store:
         """The read store."""
         async with self._lock:
             if self._store is None:
-                store = store_for((await self._locate()).read_store)
+                store = store_for((await self._locate()).read_store, self.projections)
                 await store.open(self.app)
                 self._store = store
             return self._store
+
+    async def inline_store(self) -> PostgresStore:
+        """The inline projections, which are in the write store."""
+        async with self._lock:
+            if self._inline is None:
+                self._inline = PostgresStore((await self._locate()).write_store, inline=True)
+                self._inline.declare(self.projections)
+                await self._inline.open(self.app)
+            return self._inline
 
     async def close(self) -> None:
         """Close everything that was opened."""
@@ -137,6 +181,9 @@ class Runtime:
                 await self._pool.close()
             if self._store is not None:
                 await self._store.close()
+            if self._inline is not None:
+                await self._inline.close()
             if self._servers is not None:
                 await self._servers.stop()
+            self._inline = None
             self._pool = self._store = self._servers = self._addresses = self._capture = None

@@ -57,7 +57,8 @@ class Service:
         watch: Stopwatch | None = None,
     ) -> None:
         self._runtime = runtime
-        self._projections = projections
+        #: Inline ones are folded by those who write.
+        self._projections = {name: one for name, one in projections.items() if one.mode != "inline"}
         self._role: Role = role
         self._say = say or log.info
         self._watch = watch
@@ -76,7 +77,7 @@ class Service:
         """
         addresses = await self._runtime.addresses()
         broker = broker_for(addresses.broker)
-        store = store_for(addresses.read_store)
+        store = store_for(addresses.read_store, self._projections)
         if self._watch is not None:
             broker, store = self._watch.broker(broker), self._watch.store(store)
         direct = broker.traits.remembers is Promise.NEVER
@@ -193,7 +194,7 @@ class Service:
             app,
             lambda epoch: SlotSource(addresses.write_store, app, epoch),
             broker,
-            PostgresLedger(self._session(addresses, "relay"), app),
+            PostgresLedger(self._session(addresses, "relay"), app, alone=not self._projections),
             self._runtime.clock,
             RelaySettings(retained_wal=settings.retained_wal_mb * 1024**2),
             before_shipping=self._elected if direct else None,

@@ -20,7 +20,7 @@ _PREFIX = "READSIDE_"
 _FORMS = {
     "write_store": "postgresql://user:password@host:5432/database",
     "broker": "nats://host:4222, or direct: for none",
-    "read_store": "redis://host:6379/0",
+    "read_store": "redis://host:6379/0, or postgresql://user:password@host:5432/database",
 }
 # A host with a port looks like a scheme too, so a scheme alone is `direct:` or has slashes.
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:(//|$)", re.IGNORECASE)
@@ -33,7 +33,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     write_store: str = ""
     #: URL of the broker: ``nats://…``, or ``direct:`` for none; empty for an embedded NATS.
     broker: str = ""
-    #: URL of the read store, ``redis://…``; empty for an embedded Valkey.
+    #: URL of the read store, ``redis://…`` or ``postgresql://…``; ``postgresql:`` alone for the write
+    #: store's database; empty for an embedded Valkey.
     read_store: str = ""
     #: Where embedded servers keep their data.
     directory: str = ".readside"

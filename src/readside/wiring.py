@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from readside.core.errors import AdapterNotFoundError
+from readside.core.projection import Projection
 from readside.ports.broker import Broker
-from readside.ports.store import Store
+from readside.ports.store import Store, Tables
 
 _SETTINGS = {"readside.brokers": "READSIDE_BROKER", "readside.stores": "READSIDE_READ_STORE"}
 
@@ -22,13 +24,16 @@ def broker_for(url: str) -> Broker:
     return cast("Broker", _load("readside.brokers", url)(url))
 
 
-def store_for(url: str) -> Store:
-    """Make the store that a URL names.
+def store_for(url: str, projections: Mapping[str, Projection[Any]] | None = None) -> Store:
+    """Make the store that a URL names, and tell it the projections where it has to know them.
 
     Raises:
         AdapterNotFoundError: no installed package provides it.
     """
-    return cast("Store", _load("readside.stores", url)(url))
+    store = cast("Store", _load("readside.stores", url)(url))
+    if isinstance(store, Tables):
+        store.declare(projections or {})
+    return store
 
 
 def _load(group: str, url: str) -> Any:

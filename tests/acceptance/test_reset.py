@@ -55,9 +55,9 @@ class World:
 
 
 @pytest.fixture
-async def world(make_app: Any, servers: Any, request: pytest.FixtureRequest) -> Any:
+async def world(make_app: Any, servers: Any, store_url: str, request: pytest.FixtureRequest) -> Any:
     broker = getattr(request, "param", servers.broker)
-    world = World(make_app(broker, settle_delay=0.1))
+    world = World(make_app(broker, read_store=store_url, settle_delay=0.1))
     await (await world.app.runtime()).install()
     yield world
     await world.session.close()

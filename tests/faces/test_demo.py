@@ -16,9 +16,11 @@ from readside.apps.demo.shop import Shop
 USERS = 60
 
 
-@pytest.mark.parametrize("broker", ["nats", "direct"])
-def test_json_is_all_that_is_on_standard_output(desk, broker):
-    said = desk.do("demo", "--users", str(USERS), "--broker", broker, "--json")
+@pytest.mark.parametrize(
+    ("broker", "store"), [("nats", "valkey"), ("direct", "valkey"), ("direct", "postgres")]
+)
+def test_json_is_all_that_is_on_standard_output(desk, broker, store):
+    said = desk.do("demo", "--users", str(USERS), "--broker", broker, "--store", store, "--json")
     assert said.code == 0, said.all
     (line,) = said.out.splitlines()
     found = json.loads(line)

@@ -73,8 +73,8 @@ class World:
 
 
 @pytest.fixture
-async def world(make_app: Any, broker_url: str) -> Any:
-    world = World(make_app(broker_url))
+async def world(make_app: Any, broker_url: str, store_url: str) -> Any:
+    world = World(make_app(broker_url, read_store=store_url))
     await world.open()
     yield world
     await world.session.close()

@@ -27,8 +27,8 @@ class Died(Exception):  # noqa: N818 - what happened, not an error
 
 
 @pytest.fixture
-async def world(make_app: Any, broker_url: str) -> Any:
-    app = make_app(broker_url)
+async def world(make_app: Any, broker_url: str, store_url: str) -> Any:
+    app = make_app(broker_url, read_store=store_url)
     mended: list[bool] = []
     numbers = app.projection(f"{app.name}-numbers", Numbers)
 

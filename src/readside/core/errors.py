@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class ReadsideError(Exception):
     """Something went wrong in readside.
@@ -69,6 +71,20 @@ class DecodeError(ReadsideError, ValueError):
 
 class HandlerError(ReadsideError):
     """A handler raised."""
+
+
+class UnwritableError(HandlerError):
+    """The read store refuses what a handler made.
+
+    Attributes:
+        documents: by key, why.
+    """
+
+    def __init__(
+        self, detail: str = "", *, mend: str = "", documents: Mapping[str, str] | None = None
+    ) -> None:
+        self.documents = dict(documents or {})
+        super().__init__(detail, mend=mend)
 
 
 class StaleReadError(ReadsideError, TimeoutError):

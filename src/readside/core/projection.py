@@ -6,16 +6,20 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from readside.core.errors import DeclarationError, HandlerError, PayloadError
 from readside.core.event import Decoder, Event, key_text
 from readside.core.record import Record
+from readside.core.table import Table
 from readside.core.view import ViewCodec, ViewT
 
 Handler = Callable[..., Any]
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 KeyFunction = Callable[[Any], Any]
+
+#: ``async``: folded after the commit, into the read store. ``inline``: in the command's transaction.
+Mode = Literal["async", "inline"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _EVENT_AND_VIEW = 2
@@ -73,13 +77,28 @@ class Projection(Generic[ViewT]):
     and returns the new view; None deletes it. Handlers are pure: no I/O, no clock.
     """
 
-    def __init__(self, name: str, view: type[ViewT]) -> None:
+    def __init__(
+        self,
+        name: str,
+        view: type[ViewT],
+        *,
+        mode: Mode = "async",
+        table: Table | None = None,
+    ) -> None:
+        if mode not in typing.get_args(Mode):
+            raise DeclarationError(
+                f"Projection {name!r} has no mode {mode!r}.",
+                mend=f"use one of: {', '.join(typing.get_args(Mode))}",
+            )
         if not _NAME.fullmatch(name):
             raise DeclarationError(
                 f"{name!r} cannot name a projection.",
                 mend="use a-z, 0-9, _ and -, starting with a letter, at most 63 characters",
             )
         self.name = name
+        self.mode: Mode = mode
+        #: What was said about its table, for read stores that have tables.
+        self.table = table
         self.codec = ViewCodec(view)
         self.routes: dict[str, Route] = {}
 

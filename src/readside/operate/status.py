@@ -78,7 +78,7 @@ class Status(msgspec.Struct):
     @property
     def healthy(self) -> bool:
         """Whether nothing is halted, parked, unstarted or unprotected."""
-        good = {"following", "starting"}
+        good = {"following", "starting", "inline"}
         return self.relay.state == "streaming" and all(
             projection.state in good and not projection.parked_documents
             for projection in self.projections
@@ -135,7 +135,26 @@ async def _status(connection: Connection, app: str) -> Status:
     for row in rows:
         by_name.setdefault(row.projection, []).append(_partition(row, capture))
     projections = [_projection(name, parts, relay) for name, parts in by_name.items()]
+    projections += [
+        ProjectionStatus(name, "inline", 0, 0.0, 0.0, 0, [])
+        for name in await _inline(connection, app)
+    ]
     return Status(app, capture.epoch, relay, projections)
+
+
+async def _inline(connection: Connection, app: str) -> list[str]:
+    """The projections which are part of the commands' transactions: nothing can be behind there."""
+    ((known,),) = await _rows(
+        connection, "SELECT to_regclass('readside_store.projections') IS NOT NULL"
+    )
+    if not known:
+        return []
+    found = await _rows(
+        connection,
+        "SELECT projection FROM readside_store.projections WHERE app = %s AND inline ORDER BY 1",
+        app,
+    )
+    return [row.projection for row in found]
 
 
 async def _relay(connection: Connection, capture: Any) -> RelayStatus:

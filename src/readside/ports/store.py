@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from readside.core.folding import Batch, Stored
+from readside.core.projection import Projection
 from readside.core.record import Checkpoint
 from readside.ports.traits import Promise
 
@@ -78,7 +79,12 @@ class Store(Protocol):
         """
 
     async def apply(self, batch: Batch) -> Outcome:
-        """Write documents and checkpoint if checkpoint and documents are still as expected."""
+        """Write documents and checkpoint if checkpoint and documents are still as expected.
+
+        Raises:
+            UnwritableError: documents which this store can never hold, each with its reason;
+                nothing was written.
+        """
 
     async def read(
         self, projection: str, keys: Sequence[str], partitions: Sequence[int] = ()
@@ -106,3 +112,18 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Disconnect."""
+
+
+@runtime_checkable
+class Tables(Protocol):
+    """A store which keeps documents in tables, and so has to know the views."""
+
+    def declare(self, projections: Mapping[str, Projection[Any]]) -> None:
+        """Tell the projections of the app; the mapping may grow."""
+
+    async def prepare(self, app: str) -> list[str]:
+        """Make the tables, or change them to what the views are now; return what was done.
+
+        Raises:
+            UnavailableError, RefusedError: the server is away, or a table cannot be what it shall.
+        """

@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any
 
 from readside.core.batching import Limits
-from readside.core.errors import FencedError
+from readside.core.errors import FencedError, UnwritableError
 from readside.core.folding import UNROUTED, Batch, Folded, Folder, Stored
 from readside.core.folding import Step as FoldStep
 from readside.core.leases import Unit
@@ -19,6 +19,7 @@ from readside.ports.ledger import Hold, Parked, Parking, Waiting
 from readside.ports.probe import probe
 from readside.ports.store import Outcome, Store
 from readside.projector.release import Released, release
+from readside.projector.unwritable import single_out
 
 log = logging.getLogger("readside.projector")
 
@@ -115,7 +116,11 @@ class Folds:
                 steps = self._route(records, untried)  # an operator freed a document meanwhile
                 continue
             batch = Batch(*self._unit, expected, checkpoint, folded.writes, parked)
-            outcome = await self._store.apply(batch)
+            try:
+                outcome = await self._store.apply(batch)
+            except UnwritableError as error:
+                steps = await single_out(self._folder, self._store, self._unit, steps, error)
+                continue
             if outcome is Outcome.APPLIED:
                 self._lately.clear()  # to lose those the store has to lose this checkpoint too
                 return

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from readside.core.folding import UNROUTED, Batch, Folded, Folder, Step, contains, positions_of
+from readside.core.errors import UnwritableError
+from readside.core.folding import (
+    UNROUTED,
+    Batch,
+    Folded,
+    Folder,
+    Step,
+    Stored,
+    contains,
+    positions_of,
+)
 from readside.core.leases import Unit
 from readside.core.position import Position
 from readside.ports.ledger import Waiting
@@ -48,8 +58,20 @@ async def release(
         records = [event.record for event in ready]
         steps = [step for step in folder.route(records) if step.key == key]
         folded = folder.fold(steps, {key: stored})
-        if await _written(store, unit, folded):
-            break
+        try:
+            if await _written(store, unit, folded):
+                break
+        except UnwritableError as refusal:
+            new = [step for step in steps if not _contained(step, stored)]
+            if len(new) == 1:
+                base = positions_of(stored.positions).get(unit.partition, "")
+                done = [step.record.position for step in steps if _contained(step, stored)]
+                return Released(max(done, default=None), new[0], refusal, base)
+            half = new[len(new) // 2].record.position
+            earlier = [event for event in events if event.record.position < half]
+            released = await release(folder, store, unit, key, earlier)
+            if released.failed is not None:
+                return released
     if not folded.poisons:
         until = records[-1].position if records else None
         return Released(until, too_early=too_early)
@@ -61,6 +83,10 @@ async def release(
         or contains(stored.positions, record.partition, record.position)
     ]
     return Released(max(done, default=None), failed, error, base)
+
+
+def _contained(step: Step, stored: Stored) -> bool:
+    return contains(stored.positions, step.record.partition, step.record.position)
 
 
 def _ready(events: Sequence[Waiting], reached: str) -> list[Waiting]:
@@ -86,8 +112,12 @@ async def _one_by_one(
         while True:
             loaded = await store.load(unit.projection, keys)
             folded = folder.fold(steps, dict(zip(keys, loaded, strict=True)), late=True)
-            if await _written(store, unit, folded):
-                break
+            try:
+                if await _written(store, unit, folded):
+                    break
+            except UnwritableError as error:
+                failed = next(step for step in steps if step.key in error.documents)
+                return Released(until, failed, error)
         if folded.poisons:
             return Released(until, *folded.poisons[0])
         until = record.position

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import psycopg
 from psycopg import pq
@@ -29,6 +29,19 @@ _WHERE = (
 )
 
 
+class Inline(Protocol):
+    """Folds events into the projections that are part of the transaction."""
+
+    async def run_async(
+        self, connection: psycopg.AsyncConnection[Any], rows: Sequence[Row]
+    ) -> None:
+        """Do so for these rows of the outbox.
+
+        Raises:
+            HandlerError: a handler fails; the transaction has to be rolled back.
+        """
+
+
 class NotCommittedError(ReadsideError):
     """The transaction was rolled back at its end; nothing of it is there."""
 
@@ -43,8 +56,15 @@ class Transaction:
     connection: psycopg.AsyncConnection[Any]
 
     def __init__(
-        self, pool: AsyncConnectionPool[Any], app: str, *, partitions: int, largest: int
+        self,
+        pool: AsyncConnectionPool[Any],
+        app: str,
+        *,
+        partitions: int,
+        largest: int,
+        inline: Inline | None = None,
     ) -> None:
+        self._inline = inline
         self._pool = pool
         self._app = app
         self._partitions = partitions
@@ -113,6 +133,7 @@ class Transaction:
         whole = False
         try:
             if kind is None:
+                await self._fold()
                 probe("write.committing")
                 await self._commit()
                 probe("write.committed")
@@ -122,16 +143,32 @@ class Transaction:
         finally:
             await self._give_back(whole=whole)
 
+    async def _fold(self) -> None:
+        """Fold the events into the inline projections, before anything of it is visible."""
+        whole = self.connection.info.transaction_status == pq.TransactionStatus.INTRANS
+        if self._inline is None or not self._rows or not whole:
+            return
+        try:
+            await self._inline.run_async(self.connection, self._rows)
+        except BaseException:
+            await self._roll_back()
+            raise
+
     async def _commit(self) -> None:
         connection = self.connection
         failed = connection.info.transaction_status == pq.TransactionStatus.INERROR
-        async with connection.pipeline():
-            for statement, values in statements(self._rows) if self._rows else ():
-                await connection.execute(statement, values)
-            # Asked before the commit, which takes back what SET LOCAL has set.
-            how = None if failed else await connection.execute(_HOW)
-            committed = await connection.execute(b"COMMIT")
-            where = await connection.execute(_WHERE, [self._app])
+        try:
+            async with connection.pipeline():
+                for statement, values in statements(self._rows) if self._rows else ():
+                    await connection.execute(statement, values)
+                # Asked before the commit, which takes back what SET LOCAL has set.
+                how = None if failed else await connection.execute(_HOW)
+                committed = await connection.execute(b"COMMIT")
+                where = await connection.execute(_WHERE, [self._app])
+        except psycopg.Error:
+            # psycopg takes statements for prepared that a pipeline which broke off never prepared.
+            await connection.close()
+            raise
         if committed.statusmessage != "COMMIT":
             raise NotCommittedError(
                 "a statement had failed inside the block",

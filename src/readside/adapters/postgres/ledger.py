@@ -64,9 +64,17 @@ def _switches(history: bytes | str) -> dict[int, int]:
 
 
 class PostgresLedger:
-    """The relay's and the projectors' notes of one app."""
+    """The relay's and the projectors' notes of one app.
 
-    def __init__(self, session: Session, app: str) -> None:
+    Args:
+        session: to the write store.
+        app: whose notes.
+        alone: the app has no projection which follows the log, so that nothing is kept for one
+            that never started.
+    """
+
+    def __init__(self, session: Session, app: str, *, alone: bool = False) -> None:
+        self._alone = alone
         self._session = session
         self._app = app
 
@@ -240,6 +248,10 @@ class PostgresLedger:
                 " AND g.partition = n WHERE c.app = %s",
                 [self._app],
             )
+            if self._alone and not units:
+                ((epoch,),) = await rows(
+                    connection, "SELECT epoch FROM readside.capture WHERE app = %s", [self._app]
+                )
             wishes = await rows(
                 connection,
                 "SELECT projection, partition, after FROM readside.rewinds"
@@ -249,7 +261,7 @@ class PostgresLedger:
         rewinds = tuple(
             Rewind(Unit(name, number), Position.decode(after)) for name, number, after in wishes
         )
-        if units and not kept:
+        if not kept and (units or self._alone):
             return Survey(Position(epoch, _END, 0), rewinds)
         return Survey(Position.decode(lowest) if lowest else None, rewinds)
 

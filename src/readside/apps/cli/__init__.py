@@ -55,7 +55,9 @@ def _examples(*lines: str) -> str:
 
 @cli.command(
     help_epilogue=_examples(
-        "readside demo", "readside demo --users 5000 --rate 1000 --json", "readside demo --keep"
+        "readside demo",
+        "readside demo --users 5000 --rate 1000 --json",
+        "readside demo --store postgres --keep",
     )
 )
 def demo(
@@ -65,6 +67,10 @@ def demo(
     broker: Annotated[
         Literal["nats", "direct"], Parameter(help="Through NATS JetStream, or without a broker.")
     ] = "nats",
+    store: Annotated[
+        Literal["valkey", "postgres"],
+        Parameter(help="Read from Valkey, or from a table in the same PostgreSQL."),
+    ] = "valkey",
     json: Json = False,
     keep: Annotated[
         bool, Parameter(negative="", help="Leave everything running until Ctrl-C, for a look.")
@@ -79,7 +85,9 @@ def demo(
     from readside.apps.demo import show  # noqa: PLC0415 - keeps --help fast
     from readside.apps.process import run as process  # noqa: PLC0415
 
-    return process(lambda: show(users=users, rate=rate, broker=broker, json=json, keep=keep))
+    return process(
+        lambda: show(users=users, rate=rate, broker=broker, store=store, json=json, keep=keep)
+    )
 
 
 @cli.command(

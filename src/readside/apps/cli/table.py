@@ -8,7 +8,7 @@ from rich.text import Text
 
 from readside.operate.status import PartitionStatus, ProjectionStatus, Status
 
-_GOOD = {"following", "streaming", "starting"}
+_GOOD = {"following", "streaming", "starting", "inline"}
 _BAD = {"lost", "slot lost", "slot missing", "never started", "not running"}
 #: Below this width, what can be done without is left out.
 _WIDE = 100

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import msgspec
 import psycopg
-from redis.asyncio import Redis
+
+from readside.apps.demo.documents import documents
 
 _AT_ONCE = 1000
 
@@ -28,22 +28,19 @@ class Verdict(NamedTuple):
 async def check(write_store: str, read_store: str) -> Verdict:
     """Read all rows and all documents, without any of readside's own code."""
     connection = await psycopg.AsyncConnection.connect(write_store)
-    client: Redis = Redis.from_url(read_store)
     found = missing = mismatched = 0
-    try:
-        async with connection:
-            cursor = await connection.execute("SELECT id, name, email FROM users ORDER BY id")
-            rows = await cursor.fetchall()
+    async with connection:
+        cursor = await connection.execute("SELECT id, name, email FROM users ORDER BY id")
+        rows = await cursor.fetchall()
+    async with documents(read_store) as store:
         for start in range(0, len(rows), _AT_ONCE):
             part = rows[start : start + _AT_ONCE]
-            documents = await client.mget([f"user:{row[0]}" for row in part])
-            for (id_, name, email), document in zip(part, documents, strict=True):
+            answers = await store.find([row[0] for row in part])
+            for (id_, name, email), document in zip(part, answers, strict=True):
                 if document is None:
                     missing += 1
                     continue
                 found += 1
-                if msgspec.json.decode(document) != {"id": id_, "name": name, "email": email}:
+                if document != {"id": id_, "name": name, "email": email}:
                     mismatched += 1
-    finally:
-        await client.aclose()
     return Verdict(len(rows), found, missing, mismatched)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import psycopg
-from redis.asyncio import Redis
 
+from readside.apps.demo.documents import documents
 from readside.apps.demo.shop import Shop
 
 Steps = list[tuple[str, str]]
@@ -32,10 +33,10 @@ async def follow(shop: Shop, write_store: str, broker: str, read_store: str) -> 
                 f"{headers}\n{heard.data.decode()}",
             )
         )
-    redis: Any = Redis.from_url(read_store)
-    document = await redis.get(f"user:{id_}")
-    await redis.aclose()
-    steps.append((f"document in Valkey, GET user:{id_}", document.decode()))
+    async with documents(read_store) as found:
+        (document,) = await found.find([id_])
+        text = msgspec.json.encode(document).decode()
+        steps.append((f"document in {found.name}, {found.question(id_)}", text))
     steps.append(("token of the write, for reading it", str(token)))
     return steps
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from readside.adapters.embedded import Addresses, EmbeddedServers
 from readside.apps import hints
 from readside.apps.demo.check import Verdict, check
+from readside.apps.demo.documents import TABLE
 from readside.apps.demo.follow import follow
 from readside.apps.demo.shop import Shop
 from readside.apps.demo.ticker import Ticker
@@ -35,7 +36,7 @@ class _Plan(NamedTuple):
     keep: bool
 
 
-async def show(*, users: int, rate: int, broker: str, json: bool, keep: bool) -> int:
+async def show(*, users: int, rate: int, broker: str, store: str, json: bool, keep: bool) -> int:
     """Run the demo; returns 0 only if every user is in the read store and right."""
     if users < 1 or rate < 1:
         raise SettingsError("users and rate count from 1.", mend="leave them out, to begin with")
@@ -44,13 +45,17 @@ async def show(*, users: int, rate: int, broker: str, json: bool, keep: bool) ->
     wanted = {"postgres": "PostgreSQL", "nats": "NATS", "valkey": "Valkey"}
     if broker != "nats":
         del wanted["nats"]
+    if store != "valkey":
+        del wanted["valkey"]
     names = ", ".join(wanted.values())
     console.print(f"starting {names} in a temporary directory …", style="dim")
     began = time.perf_counter()
     async with EmbeddedServers(None, services=frozenset(wanted)) as found:
         console.print(f"all there after {time.perf_counter() - began:.1f} s", style="dim")
-        addresses = (
-            found if broker == "nats" else Addresses(found.write_store, "direct:", found.read_store)
+        addresses = Addresses(
+            found.write_store,
+            found.broker if broker == "nats" else "direct:",
+            found.read_store if store == "valkey" else found.write_store,
         )
         try:
             verdict = await _with_service(addresses, console, _Plan(users, rate, json, keep))
@@ -165,7 +170,10 @@ def _tell(addresses: Addresses, console: Console) -> None:
         lines.append(
             hints.nats(broker, "stream", "get", "readside_shop", "--last-for", "*.*.user.created")
         )
-    lines.append(hints.valkey(read_store, "GET", "user:1"))
+    if read_store.startswith("postgresql"):
+        lines.append(hints.psql(read_store, "-c", f"SELECT * FROM {TABLE} LIMIT 5"))
+    else:
+        lines.append(hints.valkey(read_store, "GET", "user:1"))
     console.print("\n[bold]Have a look[/bold]  (Ctrl-C ends everything)")
     for line in lines:
         console.print(f"  {line}", markup=False)

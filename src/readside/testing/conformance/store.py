@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from readside.core.errors import RefusedError, UnavailableError
+from readside.core.errors import RefusedError, UnavailableError, UnwritableError
 from readside.core.folding import Batch, Stored, Write
 from readside.core.position import Position
 from readside.core.record import Checkpoint
@@ -65,6 +65,18 @@ class StoreContract(ABC):
     async def peek(self, name: str) -> bytes | None:
         """The document `<projection>:<key>`, read with the vendor's own client."""
 
+    def doc(self, text: str) -> bytes:
+        """A document that says this; where a store cannot keep any JSON, as JSON of what it can keep."""
+        return text.encode()
+
+    def blob(self) -> bytes:
+        """A big document with everything in it that a document may hold."""
+        return b'"' + bytes(range(256)).replace(b'"', b"") * 8192 + b'"'
+
+    def impossible(self) -> bytes | None:
+        """A document which this store can never hold; None where there is none."""
+        return None
+
     async def interrupt(self, after: int) -> None:  # noqa: ARG002 - a hook that may stay empty
         """Let the next batch break off when `after` of its documents are written."""
         pytest.skip("a batch of this store cannot be broken off here")
@@ -109,26 +121,30 @@ class StoreContract(ABC):
     async def test_documents_and_checkpoint_come_together(
         self, store: Store, projection: str
     ) -> None:
-        write = Write("x", "", positions(1), b'{"a":1}')
+        write = Write("x", "", positions(1), self.doc('{"a":1}'))
         assert await self._put(store, projection, write) is Outcome.APPLIED
         assert dict(await store.checkpoints(projection, [0])) == {0: checkpoint(1)}
-        assert await store.load(projection, ["x"]) == [Stored(b'{"a":1}', positions(1))]
-        assert await store.read(projection, ["x"]) == Reading([b'{"a":1}'], "", {}, frozenset())
+        assert await store.load(projection, ["x"]) == [Stored(self.doc('{"a":1}'), positions(1))]
+        assert await store.read(projection, ["x"]) == Reading(
+            [self.doc('{"a":1}')], "", {}, frozenset()
+        )
 
     async def test_a_document_is_plain_json_under_a_plain_key(
         self, store: Store, projection: str
     ) -> None:
-        await self._put(store, projection, Write("42", "", positions(1), b'{"a":"\xc3\xa4"}'))
-        assert await self.peek(f"{projection}:42") == b'{"a":"\xc3\xa4"}'
+        await self._put(store, projection, Write("42", "", positions(1), self.doc('{"a":"ä"}')))
+        assert await self.peek(f"{projection}:42") == self.doc('{"a":"ä"}')
         assert await self.peek(f"{projection}:43") is None
 
     async def test_what_one_connection_wrote_another_reads(
         self, store: Store, projection: str
     ) -> None:
-        await self._put(store, projection, Write("x", "", positions(1), b"{}"))
+        await self._put(store, projection, Write("x", "", positions(1), self.doc("{}")))
         other = await self.make()
         try:
-            assert await other.read(projection, ["x"]) == Reading([b"{}"], "", {}, frozenset())
+            assert await other.read(projection, ["x"]) == Reading(
+                [self.doc("{}")], "", {}, frozenset()
+            )
             assert dict(await other.checkpoints(projection, [0])) == {0: checkpoint(1)}
         finally:
             await other.close()
@@ -137,15 +153,15 @@ class StoreContract(ABC):
         self, store: Store, projection: str
     ) -> None:
         await self._put(
-            store, projection, *(Write(k, "", positions(1), f'"{k}"'.encode()) for k in "abc")
+            store, projection, *(Write(k, "", positions(1), self.doc(f'"{k}"')) for k in "abc")
         )
         wanted = ["c", "nobody", "a", "c"]
-        documents = [b'"c"', None, b'"a"', b'"c"']
+        documents = [self.doc('"c"'), None, self.doc('"a"'), self.doc('"c"')]
         assert (await store.read(projection, wanted)).documents == documents
         assert [stored.document for stored in await store.load(projection, wanted)] == documents
 
     async def test_every_key_is_its_own(self, store: Store, projection: str) -> None:
-        documents = [f"[{number}]".encode() for number in range(len(KEYS))]
+        documents = [self.doc(f"[{number}]") for number in range(len(KEYS))]
         writes = [
             Write(k, "", positions(1), document)
             for k, document in zip(KEYS, documents, strict=True)
@@ -158,7 +174,7 @@ class StoreContract(ABC):
         assert all(one.document in (None, d) for one, d in zip(bare, documents, strict=True))
 
     async def test_projections_do_not_see_each_other(self, store: Store, projection: str) -> None:
-        await self._put(store, projection, Write("x", "", positions(1), b"{}"))
+        await self._put(store, projection, Write("x", "", positions(1), self.doc("{}")))
         assert await store.load(f"{projection}-2", ["x"]) == [Stored(None, "")]
         assert dict(await store.checkpoints(f"{projection}-2", [0])) == {}
 
@@ -175,12 +191,16 @@ class StoreContract(ABC):
     async def test_another_checkpoint_fences(
         self, store: Store, projection: str, expected: Checkpoint | None
     ) -> None:
-        await self._put(store, projection, Write("x", "", positions(1), b"1"))
+        await self._put(store, projection, Write("x", "", positions(1), self.doc("1")))
         late = Batch(
-            projection, 0, expected, checkpoint(9), (Write("x", positions(1), positions(9), b"9"),)
+            projection,
+            0,
+            expected,
+            checkpoint(9),
+            (Write("x", positions(1), positions(9), self.doc("9")),),
         )
         assert await store.apply(late) is Outcome.FENCED
-        assert await store.load(projection, ["x"]) == [Stored(b"1", positions(1))]
+        assert await store.load(projection, ["x"]) == [Stored(self.doc("1"), positions(1))]
         assert dict(await store.checkpoints(projection, [0])) == {0: checkpoint(1)}
 
     async def test_a_missing_checkpoint_fences(self, store: Store, projection: str) -> None:
@@ -191,17 +211,20 @@ class StoreContract(ABC):
     async def test_a_changed_document_conflicts_and_nothing_is_half_applied(
         self, store: Store, projection: str
     ) -> None:
-        await self._put(store, projection, Write("x", "", positions(1), b"1"))
+        await self._put(store, projection, Write("x", "", positions(1), self.doc("1")))
         batch = Batch(
             projection,
             0,
             checkpoint(1),
             checkpoint(2),
-            (Write("y", "", positions(2), b"2"), Write("x", "", positions(2), b"2")),
+            (
+                Write("y", "", positions(2), self.doc("2")),
+                Write("x", "", positions(2), self.doc("2")),
+            ),
         )
         assert await store.apply(batch) is Outcome.CONFLICT
         assert await store.load(projection, ["x", "y"]) == [
-            Stored(b"1", positions(1)),
+            Stored(self.doc("1"), positions(1)),
             Stored(None, ""),
         ]
         assert dict(await store.checkpoints(projection, [0])) == {0: checkpoint(1)}
@@ -210,20 +233,24 @@ class StoreContract(ABC):
         self, store: Store, projection: str
     ) -> None:
         self._needs_atomicity()
-        writes = [Write(str(n), "", positions(1), b"1") for n in range(self.many)]
-        writes.append(Write("last", positions(7), positions(8), b"8"))
+        writes = [Write(str(n), "", positions(1), self.doc("1")) for n in range(self.many)]
+        writes.append(Write("last", positions(7), positions(8), self.doc("8")))
         assert await self._put(store, projection, *writes) is Outcome.CONFLICT
         keys = [write.key for write in writes]
         assert set(await store.load(projection, keys)) == {Stored(None, "")}
         assert dict(await store.checkpoints(projection, [0])) == {}
 
     async def test_fenced_is_said_before_conflict(self, store: Store, projection: str) -> None:
-        await self._put(store, projection, Write("x", "", positions(1), b"1"))
-        batch = Batch(projection, 0, None, checkpoint(2), (Write("x", "", positions(2), b"2"),))
+        await self._put(store, projection, Write("x", "", positions(1), self.doc("1")))
+        batch = Batch(
+            projection, 0, None, checkpoint(2), (Write("x", "", positions(2), self.doc("2")),)
+        )
         assert await store.apply(batch) is Outcome.FENCED
 
     async def test_applied_twice_is_refused(self, store: Store, projection: str) -> None:
-        batch = Batch(projection, 0, None, checkpoint(1), (Write("x", "", positions(1), b"1"),))
+        batch = Batch(
+            projection, 0, None, checkpoint(1), (Write("x", "", positions(1), self.doc("1")),)
+        )
         assert await store.apply(batch) is Outcome.APPLIED
         assert await store.apply(batch) is Outcome.FENCED
 
@@ -235,7 +262,7 @@ class StoreContract(ABC):
                 0,
                 None,
                 checkpoint(n),
-                (Write("x", "", positions(n), str(n).encode()),),
+                (Write("x", "", positions(n), self.doc(str(n))),),
             )
             for n in range(1, 9)
         ]
@@ -243,7 +270,7 @@ class StoreContract(ABC):
         assert sorted(outcome.value for outcome in outcomes) == ["applied", *["fenced"] * 7]
         winner = 1 + outcomes.index(Outcome.APPLIED)
         assert await store.load(projection, ["x"]) == [
-            Stored(str(winner).encode(), positions(winner))
+            Stored(self.doc(str(winner)), positions(winner))
         ]
         assert dict(await store.checkpoints(projection, [0])) == {0: checkpoint(winner)}
 
@@ -257,20 +284,24 @@ class StoreContract(ABC):
             0,
             None,
             checkpoint(1),
-            tuple(Write(k, "", positions(1), k.encode()) for k in "abc"),
+            tuple(Write(k, "", positions(1), self.doc(k)) for k in "abc"),
         )
         await self.interrupt(2)
         with pytest.raises(UnavailableError):
             await store.apply(batch)
         assert await store.load(projection, ["a", "b", "c"]) == [
-            Stored(b"a", positions(1)),
-            Stored(b"b", positions(1)),
+            Stored(self.doc("a"), positions(1)),
+            Stored(self.doc("b"), positions(1)),
             Stored(None, ""),
         ]
         assert dict(await store.checkpoints(projection, [0])) == {}
         assert await store.apply(batch) is Outcome.CONFLICT
         assert await store.apply(batch._replace(writes=batch.writes[2:])) is Outcome.APPLIED
-        assert (await store.read(projection, ["a", "b", "c"])).documents == [b"a", b"b", b"c"]
+        assert (await store.read(projection, ["a", "b", "c"])).documents == [
+            self.doc("a"),
+            self.doc("b"),
+            self.doc("c"),
+        ]
 
     async def test_partitions_have_checkpoints_of_their_own(
         self, store: Store, projection: str
@@ -287,12 +318,14 @@ class StoreContract(ABC):
         self, store: Store, projection: str
     ) -> None:
         one, two = positions(1), f"{positions(1)};1:{Position(1, 5, 1).encode()}"
-        await store.apply(Batch(projection, 0, None, checkpoint(1), (Write("x", "", one, b"1"),)))
-        late = Batch(projection, 1, None, checkpoint(5), (Write("x", "", two, b"2"),))
+        await store.apply(
+            Batch(projection, 0, None, checkpoint(1), (Write("x", "", one, self.doc("1")),))
+        )
+        late = Batch(projection, 1, None, checkpoint(5), (Write("x", "", two, self.doc("2")),))
         assert await store.apply(late) is Outcome.CONFLICT
-        again = late._replace(writes=(Write("x", one, two, b"2"),))
+        again = late._replace(writes=(Write("x", one, two, self.doc("2")),))
         assert await store.apply(again) is Outcome.APPLIED
-        assert await store.load(projection, ["x"]) == [Stored(b"2", two)]
+        assert await store.load(projection, ["x"]) == [Stored(self.doc("2"), two)]
 
     async def test_the_checkpoint_alone_moves(self, store: Store, projection: str) -> None:
         first = Batch(projection, 0, None, checkpoint(1, offset="log 1:77"), ())
@@ -308,35 +341,37 @@ class StoreContract(ABC):
     ) -> None:
         # Above 2**53 a floating-point number would take the two for the same.
         low, high = (f"0:{Position(1, 2**60 + n, 1).encode()}" for n in (0, 1))
-        await self._put(store, projection, Write("x", "", low, b"1"))
+        await self._put(store, projection, Write("x", "", low, self.doc("1")))
         assert (
-            await self._put(store, projection, Write("x", high, positions(9), b"2"), nth=2)
+            await self._put(store, projection, Write("x", high, positions(9), self.doc("2")), nth=2)
             is Outcome.CONFLICT
         )
 
     async def test_documents_alone_are_written_where_no_checkpoint_is_given(
         self, store: Store, projection: str
     ) -> None:
-        await self._put(store, projection, Write("x", "", positions(1), b"1"))
-        batch = Batch(projection, 0, None, None, (Write("x", positions(1), positions(2), b"2"),))
+        await self._put(store, projection, Write("x", "", positions(1), self.doc("1")))
+        batch = Batch(
+            projection, 0, None, None, (Write("x", positions(1), positions(2), self.doc("2")),)
+        )
         assert await store.apply(batch) is Outcome.APPLIED
         assert await store.apply(batch) is Outcome.CONFLICT
-        assert await store.load(projection, ["x"]) == [Stored(b"2", positions(2))]
+        assert await store.load(projection, ["x"]) == [Stored(self.doc("2"), positions(2))]
         assert dict(await store.checkpoints(projection, [0])) == {0: checkpoint(1)}
 
     async def test_a_deleted_document_remembers_its_positions(
         self, store: Store, projection: str
     ) -> None:
-        await self._put(store, projection, Write("x", "", positions(1), b"1"))
+        await self._put(store, projection, Write("x", "", positions(1), self.doc("1")))
         gone = Write("x", positions(1), positions(2), None)
         assert await self._put(store, projection, gone, nth=2) is Outcome.APPLIED
         assert await store.load(projection, ["x"]) == [Stored(None, positions(2))]
         assert await self.peek(f"{projection}:x") is None
-        old = Write("x", positions(1), positions(2), b"old")
+        old = Write("x", positions(1), positions(2), self.doc("old"))
         assert await self._put(store, projection, old, nth=3) is Outcome.CONFLICT
-        back = Write("x", positions(2), positions(3), b"new")
+        back = Write("x", positions(2), positions(3), self.doc("new"))
         assert await self._put(store, projection, back, nth=3) is Outcome.APPLIED
-        assert await self.peek(f"{projection}:x") == b"new"
+        assert await self.peek(f"{projection}:x") == self.doc("new")
 
     async def test_deleting_what_never_was_is_remembered(
         self, store: Store, projection: str
@@ -348,7 +383,7 @@ class StoreContract(ABC):
     async def test_thousands_of_documents_at_once(self, store: Store, projection: str) -> None:
         keys = [f"ключ-{n}" for n in range(self.many)]
         writes = [
-            Write(k, "", positions(1), None if n % 3 == 0 else f'{{"n":{n}}}'.encode())
+            Write(k, "", positions(1), None if n % 3 == 0 else self.doc(f'{{"n":{n}}}'))
             for n, k in enumerate(keys)
         ]
         assert await self._put(store, projection, *writes) is Outcome.APPLIED
@@ -357,12 +392,31 @@ class StoreContract(ABC):
         assert (await store.read(projection, keys)).documents == [w.document for w in writes]
 
     async def test_a_big_document_of_any_bytes(self, store: Store, projection: str) -> None:
-        big = b'"' + bytes(range(256)).replace(b'"', b"") * 8192 + b'"'
-        small = b'""'
+        big = self.blob()
+        small = self.doc('""')
         writes = [Write("big", "", positions(1), big), Write("small", "", positions(1), small)]
         assert await self._put(store, projection, *writes) is Outcome.APPLIED
         assert (await store.read(projection, ["small", "big"])).documents == [small, big]
         assert await self.peek(f"{projection}:big") == big
+
+    async def test_what_can_never_be_written_is_named_and_nothing_is_written(
+        self, store: Store, projection: str
+    ) -> None:
+        document = self.impossible()
+        if document is None:
+            pytest.skip("this store holds any document")
+        good = [Write(str(n), "", positions(1), self.doc(str(n))) for n in range(20)]
+        bad = [Write(k, "", positions(1), document) for k in ("x", "y")]
+        with pytest.raises(UnwritableError) as caught:
+            await self._put(store, projection, *good, bad[0], bad[1])
+        assert set(caught.value.documents) == {"x", "y"}
+        assert all(caught.value.documents.values())
+        keys = [write.key for write in (*good, *bad)]
+        assert set(await store.load(projection, keys)) == {Stored(None, "")}
+        assert dict(await store.checkpoints(projection, [0])) == {}
+        assert await self._put(store, projection, *good) is Outcome.APPLIED
+        late = Batch(projection, 0, None, checkpoint(2), (bad[0],))
+        assert await store.apply(late) is Outcome.FENCED  # who comes too late hears nothing else
 
     async def test_nobody_else_writes_under_the_name_of_a_projection(
         self, store: Store, projection: str
@@ -397,16 +451,16 @@ class StoreContract(ABC):
     async def test_documents_and_checkpoints_are_read_together(
         self, store: Store, projection: str
     ) -> None:
-        await self._put(store, projection, Write("x", "", positions(1), b"1"))
+        await self._put(store, projection, Write("x", "", positions(1), self.doc("1")))
         found = await store.read(projection, ["x", "y"], [0, 1])
-        assert found.documents == [b"1", None]
+        assert found.documents == [self.doc("1"), None]
         assert dict(found.checkpoints) == {0: checkpoint(1)}
         assert dict((await store.read(projection, [], [0])).checkpoints) == {0: checkpoint(1)}
 
     async def test_a_reset_leaves_nothing_but_the_checkpoints_it_is_given(
         self, store: Store, projection: str
     ) -> None:
-        writes = [Write(f"x{n}", "", positions(1), b"1") for n in range(2500)]
+        writes = [Write(f"x{n}", "", positions(1), self.doc("1")) for n in range(2500)]
         await self._put(store, projection, *writes, Write("gone", "", positions(1), None))
         await store.halt(projection, 0, "wrong")
         assert await store.reset(projection, {0: checkpoint(7)}) == 2500
@@ -420,35 +474,35 @@ class StoreContract(ABC):
     async def test_halting_is_told_to_readers_and_taken_back(
         self, store: Store, projection: str
     ) -> None:
-        await self._put(store, projection, Write("x", "", positions(1), b"1"))
+        await self._put(store, projection, Write("x", "", positions(1), self.doc("1")))
         await store.halt(projection, 0, "wrong: ключ")
         assert await store.read(projection, ["x"]) == Reading(
-            [b"1"], "wrong: ключ", {}, frozenset()
+            [self.doc("1")], "wrong: ключ", {}, frozenset()
         )
         assert (await store.read(projection, [])).halted == "wrong: ключ"
         await store.halt(projection, 0, "")
-        assert await store.read(projection, ["x"]) == Reading([b"1"], "", {}, frozenset())
+        assert await store.read(projection, ["x"]) == Reading([self.doc("1")], "", {}, frozenset())
 
     async def test_an_interrupted_call_gives_nobody_a_wrong_answer(
         self, store: Store, projection: str
     ) -> None:
-        await self._put(store, projection, *(Write(k, "", positions(1), k.encode()) for k in "ab"))
+        await self._put(store, projection, *(Write(k, "", positions(1), self.doc(k)) for k in "ab"))
         for turns in range(12):
             task = asyncio.ensure_future(store.read(projection, ["a"]))
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait([task])
-            assert (await store.read(projection, ["b"])).documents == [b"b"]
+            assert (await store.read(projection, ["b"])).documents == [self.doc("b")]
 
     async def test_what_was_applied_survives_the_server(
         self, store: Store, projection: str
     ) -> None:
         if self.traits.durable is not Promise.KEPT:
             pytest.skip("this store does not promise to be durable on its own")
-        await self._put(store, projection, Write("x", "", positions(1), b"1"))
+        await self._put(store, projection, Write("x", "", positions(1), self.doc("1")))
         await self.lose()
-        assert await store.load(projection, ["x"]) == [Stored(b"1", positions(1))]
+        assert await store.load(projection, ["x"]) == [Stored(self.doc("1"), positions(1))]
         assert dict(await store.checkpoints(projection, [0])) == {0: checkpoint(1)}
 
     async def test_what_was_applied_does_not_survive_the_server(
@@ -456,7 +510,7 @@ class StoreContract(ABC):
     ) -> None:
         if self.traits.durable is not Promise.NEVER:
             pytest.skip("this store can be durable")
-        await self._put(store, projection, Write("x", "", positions(1), b"1"))
+        await self._put(store, projection, Write("x", "", positions(1), self.doc("1")))
         await self.lose()
         assert await store.load(projection, ["x"]) == [Stored(None, "")]
         assert dict(await store.checkpoints(projection, [0])) == {}

@@ -1,0 +1,294 @@
+"""Projections which are part of the command's transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+import readside
+from readside.apps.cli import operate
+from readside.core.errors import SchemaError, SettingsError
+from readside.operate.status import status
+
+
+class Opened(readside.Event, key="id"):
+    id: int
+    owner: str
+
+
+class Paid(readside.Event, key="id"):
+    id: int
+    amount: int
+    to: list[int] = []  # noqa: RUF012 - msgspec copies it
+
+
+class Closed(readside.Event, key="id"):
+    id: int
+
+
+class Account(readside.View):
+    id: int
+    owner: str
+    balance: int = 0
+
+
+class Seen(readside.View):
+    events: list[int]
+
+
+class World:
+    """An inline projection beside one which follows the log, with the same handlers."""
+
+    def __init__(self, app: readside.App) -> None:
+        self.app = app
+        table = readside.Table(key="id", constraints=("CHECK (balance >= -100)",))
+        self.inline = app.projection("account", Account, mode="inline", table=table)
+        self.later = app.projection(f"{app.name}-account", Account)
+        for projection in (self.inline, self.later):
+            self._declare(projection)
+
+    def _declare(self, projection: Any) -> None:
+        @projection.on
+        def opened(event: Opened) -> Account:
+            return Account(event.id, event.owner)
+
+        @projection.on(Paid, key=lambda event: [event.id, *event.to])
+        def paid(event: Paid, account: Account | None) -> Account | None:
+            if event.amount == 13:
+                raise ZeroDivisionError("unlucky")
+            return account and msgspec.structs.replace(
+                account, balance=account.balance + event.amount
+            )
+
+        @projection.on(Closed)
+        def closed(event: Closed) -> None:
+            return None
+
+    async def write(self, *events: readside.Event) -> readside.Token:
+        async with self.app.transaction() as tx:
+            tx.record(*events)
+        return tx.token
+
+    async def ask(self, query: str) -> list[Any]:
+        async with self.app.transaction() as tx:
+            return await tx.fetchall(query)
+
+
+@pytest.fixture
+async def world(make_app: Any, servers: Any) -> Any:
+    world = World(make_app(servers.broker))
+    await (await world.app.runtime()).install()
+    yield world
+    await world.app.close()
+
+
+async def test_it_is_there_with_the_commit_and_its_twin_a_moment_later(
+    world: World, run: Any
+) -> None:
+    async with run(world.app):
+        token = await world.write(Opened(1, "Ada"), Paid(1, 5), Opened(2, "Grace"))
+        await world.later.get(1, after=token)  # its twin has no order between keys
+        token = await world.write(Paid(1, 3, [2]))
+        expected = [Account(1, "Ada", 8), Account(2, "Grace", 3), None]
+        assert await world.inline.get_many([1, 2, 3], after=token, timeout=0) == expected
+        assert await world.later.get_many([1, 2, 3], after=token) == expected
+        token = await world.write(Closed(1), Paid(3, 1))
+        assert await world.inline.get_many([1, 3], after=str(token)) == [None, None]
+        assert await world.later.get_many([1, 3], after=token) == [None, None]
+        token = await world.write(Opened(1, "Ada again"))
+        assert await world.inline.get(1) == await world.later.get(1, after=token)
+    assert await world.ask(f"SELECT * FROM {world.app.name}.account ORDER BY id") == [
+        (1, "Ada again", 0),
+        (2, "Grace", 3),
+    ]
+
+
+async def test_nobody_sees_it_before_the_commit_and_a_rollback_leaves_nothing(world: World) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with world.app.transaction() as tx:
+            tx.record(Opened(1, "nobody"))
+            _ = 1 / 0
+    assert await world.inline.get(1) is None
+    connection = await psycopg.AsyncConnection.connect(world.app.settings.write_store)
+    async with connection:
+        await world.app.record(connection, Opened(1, "Ada"))
+        assert await world.inline.get(1) is None
+        await connection.rollback()
+        assert await world.inline.get(1) is None
+        await world.app.record(connection, Opened(1, "Ada"))
+        await connection.commit()
+    assert await world.inline.get(1) == Account(1, "Ada")
+
+
+async def test_a_handler_that_fails_fails_the_command(world: World) -> None:
+    await world.write(Opened(1, "Ada"))
+    with pytest.raises(
+        readside.HandlerError, match="paid of projection 'account' raised ZeroDivision"
+    ):
+        await world.write(Paid(1, 1), Paid(1, 13))
+    assert await world.inline.get(1) == Account(1, "Ada")
+    assert await world.ask(f"SELECT 1 FROM readside.outbox_{world.app.name}") == [(1,)]
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await world.write(Paid(1, -101))
+    await world.write(Paid(1, 7))
+    assert await world.inline.get(1) == Account(1, "Ada", 7)
+
+
+async def test_every_kind_of_connection(world: World) -> None:
+    dsn = world.app.settings.write_store
+    with psycopg.connect(dsn, row_factory=dict_row) as connection:
+        world.app.record(connection, Opened(1, "Ada"))
+        world.app.record(connection, Paid(1, 2))
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        with pytest.raises(readside.DeclarationError, match="open a transaction"):
+            world.app.record(connection, Paid(1, 2))
+        with connection.transaction():
+            world.app.record(connection, Paid(1, 2))
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        with pytest.raises(readside.DeclarationError, match="open a transaction"):
+            await world.app.record(connection, Paid(1, 2))
+        async with connection.transaction():
+            await world.app.record(connection, Paid(1, 2))
+    assert await world.inline.get(1) == Account(1, "Ada", 6)
+
+
+async def test_concurrent_transactions_on_the_same_documents_follow_each_other(
+    world: World,
+) -> None:
+    """All touch the same documents, in all orders, also such that are not there yet."""
+    keys, writers = list(range(6)), 8
+
+    async def write(number: int) -> None:
+        others = keys[number % 6 :] + keys[: number % 6]
+        first, *rest = others if number % 2 else others[::-1]
+        await world.write(Paid(first, 1, rest))
+
+    async def open_all(number: int) -> None:
+        await world.write(*(Opened(key, f"{number}") for key in (keys, keys[::-1])[number % 2]))
+
+    await asyncio.gather(*(open_all(number) for number in range(writers)))
+    assert len({one.owner for one in await world.inline.get_many(keys) if one}) == 1
+    for start in range(0, 240, writers):
+        await asyncio.gather(*(write(start + number) for number in range(writers)))
+    assert [one and one.balance for one in await world.inline.get_many(keys)] == [240] * 6
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+async def test_a_transaction_that_sees_an_old_moment_fails_instead_of_losing_an_event(
+    world: World, level: str
+) -> None:
+    dsn = world.app.settings.write_store
+    await world.write(Closed(1))
+    for first, second in (
+        (Opened(1, "Ada"), Closed(1)),
+        (Closed(1), Paid(1, 1)),
+        (Opened(1, "B"), Paid(1, 1)),
+    ):
+        with psycopg.connect(dsn) as connection:
+            connection.execute(f"SET TRANSACTION ISOLATION LEVEL {level}".encode())
+            connection.execute("SELECT 1")  # takes the snapshot
+            await world.write(first)
+            before = await world.inline.get(1)
+            with pytest.raises(psycopg.errors.SerializationFailure):
+                world.app.record(connection, second)
+            connection.rollback()
+        assert await world.inline.get(1) == before
+
+
+async def test_it_holds_nothing_back_and_status_shows_it(
+    make_app: Any, servers: Any, run: Any
+) -> None:
+    app = make_app(servers.broker)
+    only = app.projection("seen", Seen, mode="inline")
+
+    @only.on
+    def opened(event: Opened, seen: Seen | None) -> Seen:
+        return Seen([*(seen.events if seen else []), event.id])
+
+    async with run(app):
+        async with app.transaction() as tx:
+            tx.record(Opened(1, "x"))
+        seen = await status(app.settings.write_store, app.name)
+        assert [(one.name, one.state, one.lag_events) for one in seen.projections] == [
+            ("seen", "inline", 0)
+        ]
+        query = "SELECT confirmed_lsn > %s FROM readside.capture WHERE app = %s"
+        with psycopg.connect(servers.write_store, autocommit=True) as connection:
+            while connection.execute(query, [tx.token.position.lsn, app.name]).fetchone() != (
+                True,
+            ):
+                connection.execute("SELECT pg_logical_emit_message(true, 'readside test', 'on')")
+                await asyncio.sleep(0.05)
+        assert (await status(app.settings.write_store, app.name)).healthy
+        assert await only.get(1) == Seen([1])
+    await app.close()
+
+
+async def test_it_cannot_be_reset_but_forgotten(world: World, capsys: Any) -> None:
+    await world.write(Opened(1, "Ada"))
+    with pytest.raises(readside.RefusedError, match="nothing would fill it again"):
+        await operate.reset(world.app, "account", give_up=False, yes=True, json=False)
+    with pytest.raises(SettingsError, match="nothing to forget but"):
+        await operate.forget(world.app, "account", documents=False, yes=True)
+    assert await operate.forget(world.app, "account", documents=True, yes=True) == 0
+    assert "1 documents removed" in capsys.readouterr().out
+    assert await world.inline.get(1) is None
+    with pytest.raises(SchemaError, match="run: readside init"):
+        await world.write(Opened(1, "Ada"))
+    await (await world.app.runtime()).install()
+    await world.write(Opened(1, "Ada"))
+    assert await world.inline.get(1) == Account(1, "Ada")
+
+
+async def test_without_init_the_command_is_told_so(make_app: Any, servers: Any) -> None:
+    app = make_app(servers.broker)
+    await (await app.runtime()).install()
+    World(app)
+    with pytest.raises(SchemaError, match="inline projection account has no table yet"):
+        async with app.transaction() as tx:
+            tx.record(Opened(1, "x"))
+    await app.close()
+
+
+async def test_with_an_embedded_write_store_nobody_has_to_run_init(
+    tmp_path: Path, unique: str
+) -> None:
+    async def name(app: readside.App, *, inline: bool) -> None:
+        if inline:
+            World(app)
+        async with app, app.transaction() as tx:
+            tx.record(Opened(1, "Ada"))
+
+    where = {"broker": "direct:", "read_store": "postgresql:", "directory": str(tmp_path)}
+    await name(
+        readside.App(unique, **where), inline=False
+    )  # installed before there was an inline one
+    app = readside.App(unique, **where)
+    await name(app, inline=True)
+    async with app:
+        assert await app.projections["account"].get(1) == Account(1, "Ada")
+
+
+async def test_what_followed_the_log_does_not_become_inline_unasked(
+    make_app: Any, servers: Any, run: Any
+) -> None:
+    app = make_app(servers.broker)
+    app.projection("seen", Seen)
+    async with run(app):
+        pass
+    del app.projections["seen"]
+    app.projection("seen", Seen, mode="inline")
+    with pytest.raises(readside.RefusedError, match="was asynchronous"):
+        await (await app.runtime()).install()
+    await app.close()
+
+
+def test_no_other_mode(make_app: Any, servers: Any) -> None:
+    with pytest.raises(readside.DeclarationError, match="use one of: async, inline"):
+        make_app(servers.broker).projection("x", Seen, mode="sync")
