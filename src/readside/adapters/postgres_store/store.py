@@ -105,8 +105,11 @@ class PostgresStore:
         rows = await self._query(sql.CHECKPOINTS, values)
         return {number: Checkpoint.decode(text) for number, text in rows}
 
-    async def load(self, projection: str, keys: Sequence[str]) -> list[Stored]:
-        """See ports.store."""
+    async def load(
+        self, projection: str, keys: Sequence[str], *, documents: bool = True
+    ) -> list[Stored]:
+        """See ports.store; the documents come anyway, in the same statement."""
+        del documents
         if not keys:
             return []
         sheet = self._sheet(projection)
