@@ -18,6 +18,8 @@ _ONE = (
     b"INSERT INTO readside.outbox (id, app, aggregatetype, aggregateid, type, version, payload, headers)"
     b" VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
 )
+#: Also says whether the commit will wait for the disk: a statement less for the most frequent case.
+_ONE_AND_HOW = _ONE + b" RETURNING current_setting('synchronous_commit')"
 _MANY = (
     b"INSERT INTO readside.outbox (id, app, aggregatetype, aggregateid, type, version, payload, headers)"
     b" SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[],"
@@ -83,6 +85,11 @@ def _headers(headers: Mapping[str, str]) -> str:
         return msgspec.json.encode(headers).decode()
     except (TypeError, ValueError) as error:
         raise PayloadError(f"The headers cannot be written as JSON: {error}") from error
+
+
+def last_statement(row: Row) -> tuple[bytes, list[Any]]:
+    """Records one row, and returns the `synchronous_commit` of the transaction."""
+    return _ONE_AND_HOW, list(row)
 
 
 def statements(rows: Sequence[Row]) -> Iterator[tuple[bytes, list[Any]]]:

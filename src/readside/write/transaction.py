@@ -17,7 +17,7 @@ from readside.core.partition import partition_of
 from readside.core.position import Position, parse_lsn
 from readside.core.token import Token
 from readside.ports.probe import probe
-from readside.write.outbox import Row, row_of, statements
+from readside.write.outbox import Row, last_statement, row_of, statements
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
@@ -171,10 +171,7 @@ class Transaction:
         failed = connection.info.transaction_status == pq.TransactionStatus.INERROR
         try:
             async with connection.pipeline():
-                for statement, values in statements(self._rows) if self._rows else ():
-                    await connection.execute(statement, values)
-                # Asked before the commit, which takes back what SET LOCAL has set.
-                how = None if failed else await connection.execute(_HOW)
+                how = await self._write(failed=failed)
                 committed = await connection.execute(b"COMMIT")
                 where = await connection.execute(_WHERE, [self._app])
         except psycopg.Error:
@@ -191,6 +188,15 @@ class Transaction:
         unsure = how is None or (await how.fetchone())[0] == "off"  # type: ignore[index]  # as above
         lsn = inserted if unsure else flushed
         self._token = Token(Position(epoch, parse_lsn(lsn), 0), tuple(sorted(self._touched)))
+
+    async def _write(self, *, failed: bool) -> psycopg.AsyncCursor[Any] | None:
+        """Write what was recorded; ask how the commit will be, before it takes back a SET LOCAL."""
+        connection = self.connection
+        if len(self._rows) == 1:
+            return await connection.execute(*last_statement(self._rows[0]))
+        for statement, values in statements(self._rows) if self._rows else ():
+            await connection.execute(statement, values)
+        return None if failed else await connection.execute(_HOW)
 
     async def _roll_back(self) -> None:
         if self.connection.broken:

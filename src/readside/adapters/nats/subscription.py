@@ -111,11 +111,11 @@ class NatsSubscription:
     def _take(self, limits: Limits) -> list[Record]:
         records: list[Record] = []
         size = 0
-        messages, record_of, identity = self._messages, self._reader.record_of, self._identity
+        messages, record_of, stem = self._messages, self._reader.record_of, f"{self._identity}:"
         while messages and len(records) < limits.records and size < limits.size:
             message = messages.popleft()
             size += len(message.data)
-            offset = f"{identity}:{_stream_sequence(message.reply)}"
+            offset = stem + _stream_sequence(message.reply)
             try:
                 records.append(record_of(message.subject, message.data, message.headers, offset))
             except DecodeError as error:
@@ -184,6 +184,6 @@ class NatsSubscription:
             return  # the server forgets an idle consumer after a minute
 
 
-def _stream_sequence(reply: str) -> int:
+def _stream_sequence(reply: str) -> str:
     tokens = reply.split(".")
-    return int(tokens[5] if len(tokens) == _OLD_REPLY_TOKENS else tokens[7])
+    return tokens[5] if len(tokens) == _OLD_REPLY_TOKENS else tokens[7]

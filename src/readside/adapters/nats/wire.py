@@ -113,20 +113,24 @@ class Reader:
             at = Position.decode(position)
             predecessor = self._last if before == self._last_text else Position.decode(before)
             self._last, self._last_text = at, position
-            return Record(
-                self._partition,
-                at,
-                predecessor,
-                int(nth),
-                id_,
-                type_,
-                unquote(key) if "%" in key else key,
-                1 if version == "1" else int(version),
-                payload,
-                int(recorded_at),
-                _further(headers) if len(headers) > 1 else b"",
-                offset,
-                0 if settled == "0" else int(settled, 16),
+            # tuple's own constructor: that of a NamedTuple is a Python function around it.
+            return tuple.__new__(
+                Record,
+                (
+                    self._partition,
+                    at,
+                    predecessor,
+                    int(nth),
+                    id_,
+                    type_,
+                    unquote(key) if "%" in key else key,
+                    1 if version == "1" else int(version),
+                    payload,
+                    int(recorded_at),
+                    _further(headers) if len(headers) > 1 else b"",
+                    offset,
+                    0 if settled == "0" else int(settled, 16),
+                ),
             )
         except (KeyError, ValueError) as error:
             raise DecodeError(f"A message on the stream is not readside's: {error!r}") from error
