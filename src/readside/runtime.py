@@ -119,7 +119,9 @@ class Runtime:
         """Install readside's schema, publication and slot; returns what was done."""
         dsn = (await self.addresses()).write_store
         settings = self.settings
-        return await install(dsn, self.app, settings.partitions, settings.max_payload)
+        return await install(
+            dsn, self.app, settings.partitions, settings.max_payload, settings.capture
+        )
 
     async def store(self) -> Store:
         """The read store."""

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 from uuid import uuid4
 
+from readside.adapters.postgres.capture import PostgresSource
 from readside.adapters.postgres.connection import opened
 from readside.adapters.postgres.leases import PostgresLeases
 from readside.adapters.postgres.ledger import PostgresLedger
 from readside.adapters.postgres.parking import PostgresParking, forget_retried
 from readside.adapters.postgres.partitions import tend_partitions
 from readside.adapters.postgres.session import Session
-from readside.adapters.postgres.source import SlotSource
 from readside.core.backoff import Backoff
 from readside.core.errors import ReadsideError, SettingsError, UnavailableError
 from readside.core.projection import Projection
@@ -191,7 +191,7 @@ class Service:
         app, settings = self._runtime.app, self._runtime.settings
         return Relay(
             app,
-            lambda epoch: SlotSource(addresses.write_store, app, epoch),
+            lambda epoch: PostgresSource(addresses.write_store, app, epoch, settings.lease_seconds),
             broker,
             PostgresLedger(self._session(addresses, "relay"), app),
             self._runtime.clock,
