@@ -105,6 +105,12 @@ class Service:
                 mend=f"use partitions={capture.partitions}, here and where you write",
             )
         if self._role in ("all", "relay"):
+            captures = await self._patiently(ledger.captures)
+            if captures != (asked := self._runtime.settings.capture):
+                raise SettingsError(
+                    f"App {self._runtime.app} is installed for capture by {captures}, not {asked}.",
+                    mend=f"run: readside init module:app, to change it, or use capture={captures}",
+                )
             await self._patiently(lambda: ledger.capture(self._runtime.app))
         await self._patiently(lambda: broker.open(self._runtime.app, capture.partitions))
         await self._patiently(lambda: broker.check(self._runtime.settings.max_payload))

@@ -74,9 +74,9 @@ class World:
         return tx.token
 
 
-@pytest.fixture
-async def world(make_app: Any, broker_url: str) -> Any:
-    app = make_app(broker_url)
+@pytest.fixture(params=["replication", "polling"])
+async def world(make_app: Any, broker_url: str, request: pytest.FixtureRequest) -> Any:
+    app = make_app(broker_url, capture=request.param)
     await (await app.runtime()).install()
     world = World(app)
     yield world

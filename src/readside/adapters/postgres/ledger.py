@@ -353,6 +353,12 @@ class PostgresLedger:
         )
         return [row[0] for row in found]
 
+    async def captures(self) -> str:
+        """How events leave PostgreSQL: the setting `capture` as it was installed."""
+        async with self._session.connection() as connection:
+            polls, _ = await self._how(connection)
+        return "polling" if polls else "replication"
+
     async def history(self) -> Capture:
         """See ports.ledger."""
         return await self._capture()
