@@ -215,6 +215,7 @@ class PollingSource:
         await connection.execute(b"BEGIN")
         # The relay may wait for the broker between two chunks.
         await connection.execute(b"SET LOCAL idle_in_transaction_session_timeout = 0")
+        await connection.execute(b"SET LOCAL enable_seqscan = off")  # as in readside.tick
         await connection.execute(
             batch_query(self._app, between(self._base.snapshot, tick.snapshot))
         )

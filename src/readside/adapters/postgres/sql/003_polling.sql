@@ -28,7 +28,10 @@ CREATE TABLE readside.ticks (
 -- The tick after `base`, made now if there is none and there is something new (or `due`); no row if not.
 -- A function, because it is one round trip and one transaction, and needs no session.
 CREATE FUNCTION readside.tick(of_app text, base bigint, by_token bigint, due boolean)
-RETURNS TABLE (tick_lsn bigint, tick_snapshot text, tick_busy boolean) LANGUAGE plpgsql AS $$
+RETURNS TABLE (tick_lsn bigint, tick_snapshot text, tick_busy boolean) LANGUAGE plpgsql
+-- Where few transactions have written much, statistics speak for reading everything to find out that
+-- there is nothing.
+SET enable_seqscan = off AS $$
 DECLARE
     last readside.ticks;
     flushed bigint;
