@@ -201,7 +201,12 @@ class Service:
             broker,
             PostgresLedger(self._session(addresses, "relay"), app),
             self._runtime.clock,
-            RelaySettings(retained_wal=settings.retained_wal_mb * 1024**2),
+            # Polling keeps rows and no WAL.
+            RelaySettings(
+                retained_wal=2**63
+                if settings.capture == "polling"
+                else settings.retained_wal_mb * 1024**2
+            ),
             before_shipping=self._elected if direct else None,
         )
 
@@ -236,7 +241,9 @@ class Service:
                 await self._runtime.clock.sleep(30.0)
 
     def _session(self, addresses: Addresses, purpose: str) -> Session:
-        session = Session(addresses.write_store, purpose)
+        # Who polls may have nothing but a pooler.
+        plain = self._runtime.settings.capture == "polling"
+        session = Session(addresses.write_store, purpose, plain=plain)
         self._sessions.append(session)
         return session
 

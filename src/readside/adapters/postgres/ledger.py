@@ -81,22 +81,33 @@ class PostgresLedger:
         async with self._session.connection() as connection:
             await _check_writable(connection, polls=polls)
             if await self._restarted(connection, identity, newest):
-                # One at a time, and only if it still is so: another relay may have been faster.
-                await rows(connection, "SELECT pg_advisory_lock(hashtext(%s))", [_EPOCH + app])
-                try:
-                    reason = await self._restarted(connection, identity, newest)
-                    if reason:
-                        await self._begin_epoch(connection, identity, newest, reason)
-                finally:
-                    await rows(
-                        connection, "SELECT pg_advisory_unlock(hashtext(%s))", [_EPOCH + app]
-                    )
+                await self._begin_again(connection, identity, newest, polls=polls)
             await rows(
                 connection,
                 "UPDATE readside.capture SET timeline = %s WHERE app = %s AND timeline < %s",
                 [identity.timeline, app, identity.timeline],
             )
         return await self._capture()
+
+    async def _begin_again(
+        self, connection: Connection, identity: Identity, newest: Position, *, polls: bool
+    ) -> None:
+        """One at a time, and only if it still is so: another relay may have been faster."""
+        lock = [_EPOCH + self._app]
+        if polls:  # in one transaction: a pooler gives no more
+            async with connection.transaction():
+                await rows(connection, "SELECT pg_advisory_xact_lock(hashtext(%s))", lock)
+                reason = await self._restarted(connection, identity, newest)
+                if reason:
+                    await self._begin_epoch(connection, identity, newest, reason)
+            return
+        await rows(connection, "SELECT pg_advisory_lock(hashtext(%s))", lock)
+        try:
+            reason = await self._restarted(connection, identity, newest)
+            if reason:
+                await self._begin_epoch(connection, identity, newest, reason)
+        finally:
+            await rows(connection, "SELECT pg_advisory_unlock(hashtext(%s))", lock)
 
     async def _restarted(self, connection: Connection, identity: Identity, newest: Position) -> str:
         # In this order, for an active relay notes first and confirms then, and both only grow:
@@ -421,8 +432,10 @@ class PostgresLedger:
 
 
 async def _check_writable(connection: Connection, *, polls: bool) -> None:
-    ((standby, level),) = await rows(
-        connection, "SELECT pg_is_in_recovery(), current_setting('wal_level')"
+    ((standby, level, commits),) = await rows(
+        connection,
+        "SELECT pg_is_in_recovery(), current_setting('wal_level'),"
+        " current_setting('synchronous_commit')",
     )
     if standby:
         raise RefusedError(
@@ -430,3 +443,9 @@ async def _check_writable(connection: Connection, *, polls: bool) -> None:
         )
     if not polls:
         check_level(level)
+    elif commits == "off":
+        # Through a pooler it cannot be set for these connections alone.
+        raise RefusedError(
+            f"User {connection.info.user} has synchronous_commit = off.",
+            mend=f"ALTER ROLE {connection.info.user} SET synchronous_commit = on, for readside's user",
+        )

@@ -15,7 +15,7 @@ log = logging.getLogger("readside")
 #: Days of partitions made ahead.
 _AHEAD = 14
 #: How long writers may have to wait behind us for a lock that a long transaction holds.
-_LOCK_TIMEOUT = "200ms"
+_PATIENCE = b"SET LOCAL lock_timeout = '200ms'"
 
 #: What the oldest tick sees that anybody needs; no row where nobody polls.
 _SETTLED = (
@@ -54,26 +54,20 @@ async def tend_partitions(
         oldest = _leaf(names, today - retention)
         outdated = [leaf for leaf in sorted(existing) if leaf < oldest and leaf[-8:].isdigit()]
     complete = True
-    await connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'".encode())
-    try:
-        for day in missing:
-            complete &= await _make(connection, names, day)
-        if missing and complete:
-            done.append(f"outbox partitions up to {missing[-1] or 'the default one'}")
-        for leaf in outdated:
-            drop = sql.SQL("DROP TABLE {}").format(sql.Identifier("readside", leaf))
-            gone = await _discard(connection, names, leaf, drop)
-            if gone:
-                done.append(f"dropped readside.{leaf}")
-            elif gone is None:
-                log.warning(
-                    "readside.%s is old, and stays until every projection has applied it", leaf
-                )
-            complete &= gone is not False
-        if retention is not None:
-            complete &= await _empty_rest(connection, names, retention, done)
-    finally:
-        await connection.execute("RESET lock_timeout")
+    for day in missing:
+        complete &= await _make(connection, names, day)
+    if missing and complete:
+        done.append(f"outbox partitions up to {missing[-1] or 'the default one'}")
+    for leaf in outdated:
+        drop = sql.SQL("DROP TABLE {}").format(sql.Identifier("readside", leaf))
+        gone = await _discard(connection, names, leaf, drop)
+        if gone:
+            done.append(f"dropped readside.{leaf}")
+        elif gone is None:
+            log.warning("readside.%s is old, and stays until every projection has applied it", leaf)
+        complete &= gone is not False
+    if retention is not None:
+        complete &= await _empty_rest(connection, names, retention, done)
     return complete
 
 
@@ -152,13 +146,15 @@ async def _make(connection: Connection, names: Names, day: dt.date | None) -> bo
         )
     try:
         # Rows are never updated, so pages can be full; autovacuum only has to freeze.
-        await connection.execute(
-            sql.SQL("CREATE TABLE {} PARTITION OF {} {} WITH (fillfactor = 100)").format(
-                sql.Identifier("readside", _leaf(names, day)),
-                sql.Identifier("readside", names.branch),
-                bounds,
+        async with connection.transaction():
+            await connection.execute(_PATIENCE)
+            await connection.execute(
+                sql.SQL("CREATE TABLE {} PARTITION OF {} {} WITH (fillfactor = 100)").format(
+                    sql.Identifier("readside", _leaf(names, day)),
+                    sql.Identifier("readside", names.branch),
+                    bounds,
+                )
             )
-        )
     except errors.LockNotAvailable:
         return False
     except errors.CheckViolation:
