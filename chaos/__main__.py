@@ -1,4 +1,4 @@
-"""``python -m chaos``: a chaos run, ``--simulate`` or ``--mutants``."""
+"""``python -m chaos``: a chaos run, a standing scenario, ``--simulate`` or ``--mutants``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from chaos.options import parse
 from chaos.run import run
+from chaos.scenarios import play
 
 _OTHERS = {"--simulate": "chaos.simulation", "--mutants": "chaos.mutants"}
 
@@ -23,7 +24,8 @@ def main(arguments: Sequence[str]) -> int:
                 return 2
             rest = [argument for argument in arguments if argument != flag]
             return int(importlib.import_module(module).main(rest))
-    return asyncio.run(run(parse(arguments)))
+    options = parse(arguments)
+    return asyncio.run(play(options) if options.scenario else run(options))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import readside
 BUCKETS = 3
 #: Marks of a stream that a pair keeps: a long run must not grow the documents for ever.
 KEPT = 300
+#: Poisons which `lists` alone stumbles over, and everybody on the same process with it.
+_DEADLY = ("exit", "hang")
 _UNWRITABLE: Any = object()  # no encoder takes it
 
 
@@ -30,7 +32,7 @@ class Wrote(readside.Event, key="key"):
     #: Unique in the whole run, so that a phantom cannot pass for the real one.
     mark: int
     bucket: int
-    #: Empty, or the tag of a poison: "raise-…" or "unwritable-…".
+    #: Empty, or the tag of a poison: "raises-…", "unwritable-…", "exit-…" or "hang-…".
     poison: str = ""
 
 
@@ -102,8 +104,16 @@ def _poisoned(event: Wrote) -> bool:
 
 
 def _stumble(event: Wrote) -> None:
-    if _poisoned(event):
+    if _poisoned(event) and not event.poison.startswith(_DEADLY):
         raise PoisonedError(event.poison)
+
+
+def _die(event: Wrote) -> None:
+    """End the process, or hang, until it is mended."""
+    if event.poison.startswith("exit") and _poisoned(event):
+        os._exit(9)
+    while event.poison.startswith("hang") and _poisoned(event):
+        pass
 
 
 def _counted(event: Wrote | Erased, count: Count | None) -> Count:
@@ -118,6 +128,7 @@ def list_wrote(event: Wrote, history: History | None) -> History:
     if event.poison.startswith("unwritable") and _poisoned(event):
         return History([*marks, _UNWRITABLE])
     _stumble(event)
+    _die(event)
     return History(marks)
 
 

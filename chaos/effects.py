@@ -17,7 +17,7 @@ _SAID = {
     "holes_asked_for": re.compile(r"a hole, "),
     "resends": re.compile(r"sending again from after"),
     "resends_impossible": re.compile(r"sending again .* is not possible"),
-    "writes_fenced": re.compile(r"Somebody else works|the checkpoint .*not as it was left|changed while it was claimed"),
+    "fences_noticed": re.compile(r"Somebody else works|the checkpoint .*not as it was left|changed while it was claimed"),
     "store_went_back": re.compile(r"checkpoint in the store is not as it was left"),
     "leases_lost": re.compile(r"a worker with token"),
     "log_rescans": re.compile(r"reading the broker's log from its beginning"),

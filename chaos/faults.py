@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import sys
 import time
@@ -12,48 +11,23 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-import nats
-import psycopg
 import redis.asyncio as redis
-from nats.errors import Error as NatsError
 
-from chaos.app import app
 from chaos.plan import Fault
+from chaos.poisons import Poisons
 from chaos.process import Child
 from chaos.proxy import GOOD, Condition
-from chaos.workload import STABLE, Change, perform
+from chaos.timeline import Timeline
+from chaos.wipes import wipe
 from chaos.world import Node, World
+from chaos.zombie import make_zombie
 from readside.core.errors import UnavailableError
 
-_STREAM = "readside_chaos"
 _GRACE = 8.0
 #: Events which have to be unapplied when a stream is wiped.
 _BACKLOG = 40
-#: What `terminate` of a readside process may end with: Ctrl-C's code.
-ORDERLY = (0, 130)
-
-
-class Timeline:
-    """What was done and what came of it."""
-
-    def __init__(self) -> None:
-        self.began = time.time()
-        #: time, kind, target, effect, words.
-        self.entries: list[tuple[float, str, str, int, str]] = []
-        #: Windows in which the read store may go back.
-        self.windows: list[tuple[float, float]] = []
-        #: Poisons: tag -> key and time of commit, and of the mend.
-        self.poisons: dict[str, list[Any]] = {}
-
-    def note(self, fault: Fault, effect: int, words: str) -> None:
-        """Write down what a fault did; also for people."""
-        at = time.time() - self.began
-        self.entries.append((round(at, 2), fault.kind, fault.target, effect, words))
-        print(
-            f"{at:6.1f}s  {fault.kind:18} {fault.target:10} {fault.duration:4.1f}s  {words}",
-            file=sys.stderr,
-            flush=True,
-        )
+#: What `terminate` of a readside process may end with: 143 where a server that hangs was let down.
+ORDERLY = (0, 130, 143)
 
 
 class Faults:
@@ -63,6 +37,7 @@ class Faults:
         self._world = world
         self._timeline = timeline
         self._stopping = stopping
+        self._poisons = Poisons(world, timeline, stopping)
 
     async def strike(self, fault: Fault) -> None:
         """Do one fault, and heal it when its time is over."""
@@ -72,8 +47,11 @@ class Faults:
         names = {
             "stream_purged": self._stream_wiped,
             "stream_deleted": self._stream_wiped,
-            "poison_raises": self._poison,
-            "poison_unwritable": self._poison,
+            "messages_lost": self._stream_wiped,
+            "poison_raises": self._poisons.strike,
+            "poison_unwritable": self._poisons.strike,
+            "poison_undecodable": self._poisons.undecodable,
+            "zombie": self._zombie,
         }
         if kind in names:
             return names[kind]
@@ -140,6 +118,10 @@ class Faults:
         await self._last(fault.duration)
         if child.pid == pid:
             child.resume()
+
+    async def _zombie(self, fault: Fault) -> None:
+        fenced, words = await make_zombie(self._world, fault.duration, fault.dice)
+        self._timeline.note(fault, fenced, words)
 
     async def _graceful_restart(self, fault: Fault) -> None:
         node = await self._node(fault)
@@ -255,7 +237,7 @@ class Faults:
             doomed = [node.child for node in self._world.nodes if node is not relay]
             for child in doomed:
                 child.kill()
-            gone = await self._wipe(fault.kind)
+            gone = await wipe(self._world.servers.address("nats"), fault.kind)
         finally:
             for child in doomed:
                 child.start()
@@ -266,47 +248,13 @@ class Faults:
         """Wait until something was committed which no projector can have applied, or a while."""
         seen: int | None = None
         for _ in range(25):
-            row = await self._ask("SELECT sum(version) FROM chaos.keys")
+            row = await self._world.ask("SELECT sum(version) FROM chaos.keys")
             count = row and row[0]
             if seen is None:
                 seen = count
             elif count is not None and count >= seen + _BACKLOG:
                 return
             await self._last(0.2)
-
-    async def _parked(self, key: str) -> bool:
-        query = "SELECT 1 FROM readside.parked_documents WHERE key = %s"
-        return await self._ask(query, [key]) is not None
-
-    async def _ask(self, query: str, values: Any = None) -> Any:
-        """One row from PostgreSQL; None for no row and for no answer."""
-        try:
-            async with asyncio.timeout(2):
-                connection: Any = await psycopg.AsyncConnection.connect(
-                    self._world.dsn, connect_timeout=2
-                )
-                async with connection:
-                    return await (await connection.execute(query.encode(), values)).fetchone()
-        except (psycopg.Error, TimeoutError, OSError):
-            return None
-
-    async def _wipe(self, kind: str) -> int:
-        for _ in range(20):
-            try:
-                client = await nats.connect(
-                    self._world.servers.address("nats"), connect_timeout=1, allow_reconnect=False
-                )
-                try:
-                    manager = client.jetstream(timeout=2)
-                    info = await manager.stream_info(_STREAM)
-                    act = manager.purge_stream if kind == "stream_purged" else manager.delete_stream
-                    await act(_STREAM)
-                    return int(info.state.messages)
-                finally:
-                    await client.close()
-            except (NatsError, OSError, TimeoutError):
-                await self._last(0.25)
-        return 0
 
     async def _flush(self, fault: Fault) -> None:
         began = time.time()
@@ -344,45 +292,3 @@ class Faults:
         began = time.time()
         await self._world.servers.put_back_log(place)
         self._timeline.note(fault, 1, f"the broker is back at {began - at:.1f} s ago")
-
-    async def _poison(self, fault: Fault) -> None:
-        """Commit an event that the handlers stumble over; mend them after a while."""
-        tag = f"{fault.kind.removeprefix('poison_')}-{fault.at}-{fault.dice:.6f}"
-        key = STABLE[int(fault.dice * len(STABLE))]
-        while not await self._commit_poison(key, tag):
-            if self._stopping.is_set():
-                self._timeline.note(fault, 0, f"{key} could not be poisoned in time")
-                return
-            await self._last(0.2)
-        self._timeline.poisons[tag] = [key, time.time(), None]
-        self._timeline.note(fault, 1, f"{key} is poisoned by {tag}")
-        await self._last(fault.duration)
-        while not self._stopping.is_set() and not await self._parked(key):
-            await self._last(0.5)  # the projectors are behind: the mend would come before the fall
-        (self._world.mended / tag).touch()
-        self._timeline.poisons[tag][2] = time.time()
-
-    async def _commit_poison(self, key: str, tag: str) -> bool:
-        chance = random.Random(tag)
-        try:
-            async with asyncio.timeout(5):
-                connection: Any = await psycopg.AsyncConnection.connect(
-                    self._world.dsn, connect_timeout=2
-                )
-                async with connection:
-                    row = await (
-                        await connection.execute(
-                            "SELECT 1 FROM chaos.history WHERE poison = %s", [tag]
-                        )
-                    ).fetchone()
-                    if row:
-                        return True  # the answer to an earlier attempt was lost
-
-                    async def execute(query: str, values: Any) -> Any:
-                        return await (await connection.execute(query.encode(), values)).fetchone()
-
-                    done = await perform(execute, Change({key: 2}, tag), "poison", chance)
-                    await app.record(connection, *done.events)
-        except (psycopg.Error, TimeoutError, OSError):
-            return False
-        return True

@@ -1,44 +1,96 @@
-"""Resources before and after: memory, connections, slots, WAL, temporary files."""
+"""Resources before and after: memory, files, connections, slots, WAL, temporary files, growing tables."""
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import redis
 
+from chaos.process import Child
 from chaos.world import World
 
-_TEMPORARY = "SELECT count(*) FROM pg_ls_tmpdir()"
+#: Tables of readside which could grow without an end.
+_TABLES = (
+    "outbox",
+    "leases",
+    "workers",
+    "progress",
+    "rewinds",
+    "parked_documents",
+    "parked_events",
+    "capture",
+)
+_DATABASE = (
+    "SELECT (SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'readside%'),"
+    " (SELECT count(*) FROM pg_replication_slots),"
+    " (SELECT sum(size) FROM pg_ls_waldir()),"
+    " (SELECT sum(pg_current_wal_lsn() - restart_lsn) FROM pg_replication_slots),"
+    " (SELECT count(*) FROM pg_ls_tmpdir())"
+)
 
 
 def figures(world: World) -> dict[str, Any]:
     """Measure now; what cannot be had is left out."""
     found: dict[str, Any] = {
-        "rss_kb": {node.name: _rss(node.child.pid) for node in world.nodes},
+        "processes": {child.name: _process(child) for child in world.children() if child.running},
         "temporary_files": sum(1 for _ in world.temporary.rglob("*")),
     }
     with suppress(psycopg.Error), psycopg.connect(world.dsn, connect_timeout=5) as connection:
-        row = connection.execute(
-            "SELECT (SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'readside%'),"
-            " (SELECT count(*) FROM pg_replication_slots),"
-            " (SELECT sum(size) FROM pg_ls_waldir()),"
-            f" ({_TEMPORARY})"
-        ).fetchone()
+        row = connection.execute(_DATABASE).fetchone()
         if row is not None:
-            found |= {
-                "connections": row[0],
-                "slots": row[1],
-                "wal_bytes": int(row[2]),
-                "postgres_temporary_files": row[3],
-            }
+            names = ("connections", "slots", "wal_bytes", "wal_kept_bytes", "postgres_temp_files")
+            found |= dict(zip(names, map(int, row), strict=True))
+        found["rows"] = {table: _count(connection, table) for table in _TABLES}
+    with (
+        suppress(redis.RedisError),
+        redis.Redis.from_url(world.servers.address("valkey"), socket_timeout=5) as client,
+    ):
+        info: Any = client.info("memory")
+        found["store"] = {"memory_bytes": info["used_memory"], "keys": client.dbsize()}
+        hashes = [f"readside:chaos:{name}:positions" for name in ("lists", "pairs", "totals")]
+        found["store"]["positions"] = sum(int(client.hlen(name)) for name in hashes)  # type: ignore[arg-type]  # not awaited here
     return found
 
 
-def _rss(pid: int) -> int:
+def growth(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """By how much each process grew that lived from the first measurement to the second."""
+    old, new = before.get("processes", {}), after.get("processes", {})
+    return {
+        name: {
+            "seconds": round(new[name]["age"] - was["age"]),
+            "rss_kb": new[name]["rss_kb"] - was["rss_kb"],
+            "files": new[name]["files"] - was["files"],
+        }
+        for name, was in old.items()
+        if name in new and new[name]["pid"] == was["pid"]
+    }
+
+
+def _process(child: Child) -> dict[str, Any]:
+    place = Path(f"/proc/{child.pid}")
+    files = 0
     with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        files = sum(1 for _ in (place / "fd").iterdir())
+    return {
+        "pid": child.pid,
+        "age": round(time.time() - child.started_at),
+        "rss_kb": _rss(place),
+        "files": files,
+    }
+
+
+def _count(connection: psycopg.Connection[Any], table: str) -> int:
+    row = connection.execute(f"SELECT count(*) FROM readside.{table}".encode()).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _rss(place: Path) -> int:
+    with suppress(OSError):
+        for line in (place / "status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1])
     return 0

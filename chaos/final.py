@@ -16,7 +16,7 @@ _PROJECTIONS = ("lists", "registers", "counters", "pairs", "totals")
 def compare(url: str, oracle: Oracle) -> Verdicts:
     """Look at every document, and for documents that should not be there."""
     verdicts = Verdicts()
-    documents = _read(url)
+    documents = read_documents(url)
     for key, marks in oracle.lists.items():
         found = documents.pop(f"lists:{key}", None)
         actual = None if found is None else found["marks"]
@@ -42,7 +42,8 @@ def compare(url: str, oracle: Oracle) -> Verdicts:
     return verdicts
 
 
-def _read(url: str) -> dict[str, Any]:
+def read_documents(url: str) -> dict[str, Any]:
+    """All documents of all projections, decoded."""
     found: dict[str, Any] = {}
     with redis.Redis.from_url(url, socket_timeout=10) as client:
         for projection in _PROJECTIONS:

@@ -10,6 +10,15 @@ from typing import Literal
 
 BrokerName = Literal["nats", "direct"]
 
+#: Scenario -> what its argument is, and what it shows.
+SCENARIOS = {
+    "frozen": ("SECONDS", "a worker is frozen for so long while another takes over"),
+    "huge": ("EVENTS", "so many events in one transaction, and the memory of every process"),
+    "lost": ("HOW", "the slot is dropped or invalidated, and the projections given up"),
+    "deadly": ("HOW", "handlers which exit or hang, and events which nobody can decode"),
+}
+_WAYS = {"lost": ("dropped", "invalidated"), "deadly": ("exit", "hang")}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -28,6 +37,12 @@ class Options:
     source: Path | None
     #: Seconds that the read side may take to catch up when everything is healed.
     patience: float
+    #: A standing scenario instead of a run by chance, and its argument.
+    scenario: str = ""
+    amount: float = 0.0
+    way: str = ""
+    #: Bytes of ballast in each event of the scenario "huge".
+    ballast: int = 0
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -42,7 +57,12 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--keep-artifacts", type=Path, default=None, metavar="DIR")
     parser.add_argument("--source", type=Path, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--patience", type=float, default=90.0, help=argparse.SUPPRESS)
+    parser.add_argument("--ballast", type=int, default=0, help=argparse.SUPPRESS)
+    for name, words in SCENARIOS.items():
+        parser.add_argument(f"--{name}", metavar=words[0], help=words[1], choices=_WAYS.get(name))
     found = parser.parse_args(arguments)
+    scenario = next((name for name in SCENARIOS if getattr(found, name) is not None), "")
+    argument = getattr(found, scenario) if scenario else ""
     return Options(
         found.seconds,
         found.seed,
@@ -53,4 +73,8 @@ def parse(arguments: Sequence[str]) -> Options:
         found.keep_artifacts,
         found.source,
         found.patience,
+        scenario,
+        float(argument) if argument.replace(".", "", 1).isdigit() else 0.0,
+        argument,
+        found.ballast,
     )

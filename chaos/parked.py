@@ -6,15 +6,53 @@ import asyncio
 import json
 import random
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from chaos.poisons import WANT_WROTE
+from chaos.reaper import awaited
+from chaos.verdicts import Verdicts
 from chaos.world import World
+from readside.core.folding import UNROUTED
 
 _EVERY = 3.0
 _PATIENCE = 30.0
 _COMMAND = ("-m", "readside", "dead-letters", "retry", "chaos.app:app", "--all", "--json")
+_LIST = ("-m", "readside", "dead-letters", "list", "chaos.app:app", "--json")
+
+
+async def listed(environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What readside's own command lists."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *_LIST, env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    with awaited(process.pid):
+        output, _ = await process.communicate()
+    found: list[dict[str, Any]] = json.loads(output)
+    return found
+
+
+async def check_listed(world: World, keys: Sequence[str], verdicts: Verdicts) -> None:
+    """What nobody can decode is listed, for each projection that wants it, and nothing else is.
+
+    An operator who was killed in the middle may have left something that waits for the next one.
+    """
+    wanted = {(projection, key) for projection in WANT_WROTE for key in keys}
+    ended = time.monotonic() + _PATIENCE
+    while True:
+        documents = await listed(world.environment())
+        found = {(one["projection"], one["key"].removeprefix(UNROUTED)) for one in documents}
+        if found == wanted or time.monotonic() > ended:
+            break
+        await asyncio.sleep(1)
+    for projection, key in sorted(wanted - found):
+        verdicts.add(
+            "lost", f"an event of {key} which fits no class is not listed for {projection}"
+        )
+    for projection, key in sorted(found - wanted):
+        verdicts.add("lost", f"{projection}:{key} is still parked, and its handler was mended")
 
 
 class Operator:
@@ -61,9 +99,10 @@ class Operator:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
             )
-        try:
-            yield process
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+        with awaited(process.pid):
+            try:
+                yield process
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()

@@ -9,6 +9,14 @@ from chaos.options import BrokerName
 
 #: Seconds at the beginning and the end of the fault phase without new faults.
 _CALM = 2.0
+#: Seconds after which a fault is tried to be placed again where all targets are busy.
+_LATER = (0.7, 1.4, 2.8, 4.2)
+#: Runs that are shorter have no room for what has to take effect.
+ROOM = 45.0
+#: Longer runs end with a part in which no process of readside is killed, so that one which grows, or
+#: keeps files open, has the time to show it.
+LONG = 240.0
+_STEADY = 0.4
 
 
 class Kind(NamedTuple):
@@ -24,16 +32,36 @@ class Kind(NamedTuple):
     needs_broker: bool = False
     #: Takes records out of the broker's log, or documents out of the read store.
     wipes: str = ""
+    #: What it touches besides its target: nobody else may heal that, or break it, meanwhile.
+    touches: tuple[str, ...] = ()
+    #: Seconds that it may need beyond its duration, for whatever it waits for.
+    waits: float = 0.0
+    #: Ends processes of readside.
+    kills: bool = False
 
 
 _LINKS = ("postgres", "valkey", "nats")
 
+_ROLES = ("relay", "projector")
+
+_LOSES = ("messages_lost", "stream_purged", "stream_deleted")
+
+#: They need a backlog, and that nobody but the relay lives on.
+_STREAM_WIPES = tuple(
+    Kind(
+        name, ("nats",), 0.5, 1.0, needs_broker=True, wipes="broker",
+        touches=("valkey", "postgres", *_ROLES), waits=5.0,
+        kills=True,
+    )
+    for name in _LOSES
+)  # fmt: skip
+
 KINDS: tuple[Kind, ...] = (
-    Kind("relay_kill", ("relay",), 0.2, 2.0),
+    Kind("relay_kill", ("relay",), 0.2, 2.0, kills=True),
     Kind("relay_pause", ("relay",), 1.0, 14.0),
-    Kind("projector_kill", ("projector",), 0.2, 6.0),
+    Kind("projector_kill", ("projector",), 0.2, 6.0, kills=True),
     Kind("projector_pause", ("projector",), 1.0, 9.0),
-    Kind("graceful_restart", ("relay", "projector"), 0.0, 1.0),
+    Kind("graceful_restart", ("relay", "projector"), 0.0, 1.0, kills=True),
     Kind("writer_kill", ("writer",), 0.2, 2.0),
     Kind("writer_pause", ("writer",), 0.5, 3.0),
     Kind("postgres_kill", ("postgres",), 0.1, 1.5),
@@ -48,14 +76,20 @@ KINDS: tuple[Kind, ...] = (
     Kind("link_blackhole", _LINKS, 2.0, 8.0),
     Kind("link_mute", _LINKS, 0.3, 1.0),
     Kind("node_isolated", ("projector", "relay"), 2.0, 9.0),
-    Kind("stream_purged", ("nats",), 0.5, 1.0, needs_broker=True, wipes="broker"),
-    Kind("stream_deleted", ("nats",), 0.5, 1.0, needs_broker=True, wipes="broker"),
+    *_STREAM_WIPES,
     Kind("stream_rolled_back", ("nats",), 0.0, 0.0, needs_broker=True, wipes="broker"),
     Kind("store_flushed", ("valkey",), 0.0, 0.0, wipes="store"),
     Kind("store_rolled_back", ("valkey",), 0.0, 0.0, wipes="store"),
     Kind("poison_raises", ("events",), 4.0, 9.0),
     Kind("poison_unwritable", ("events",), 4.0, 9.0),
+    Kind("poison_undecodable", ("events",), 0.0, 0.0),
 )
+
+#: Longer than a lease and the next look at it; in direct mode, than PostgreSQL's patience with a
+#: relay that is silent (10 s).
+_ZOMBIE = {"nats": 8.0, "direct": 13.0}
+#: For the zombie to wake up and try, or for the others to be ready before.
+_ZOMBIE_WAITS = 5.0
 
 
 class Fault(NamedTuple):
@@ -92,31 +126,92 @@ def regime(seed: int, broker: BrokerName) -> Regime:
     return Regime(2.0, frozenset({"store" if seed % 4 == 1 else "broker"}), separate)
 
 
+def expected(seed: int, broker: BrokerName) -> list[str]:
+    """The effects that a run of this kind has to have."""
+    names = ["connections_cut", "retries", "leases_moved", "documents_parked", "writes_fenced"]
+    if broker == "direct" or "broker" in regime(seed, broker).wipes:
+        names += ["holes_asked_for", "resends"]
+    return names
+
+
 def make_plan(
     seconds: float, seed: int, broker: BrokerName, only: tuple[str, ...] = ()
 ) -> list[Fault]:
     """The faults of a run in order of time.
 
-    Every kind that fits comes once before any comes again; a quarter strike together with
-    the one before.
+    First come those which have to take effect, each in a time of its own; around them every kind
+    that fits comes once before any comes again, and a quarter strike together with the one before.
     """
     chance = random.Random(f"{seed} {broker}")
+    certain = [] if only or seconds < ROOM else _certain(seconds, seed, broker, chance)
+    times = _Times(seconds, [(fault.at - 1.0, _end(fault)) for fault in certain])
     kinds = [kind for kind in KINDS if _fits(kind, seed, broker, only)]
-    wanted = max(3, round(seconds * 0.6))
-    gap = (seconds - 2 * _CALM) / wanted
-    plan: list[Fault] = []
+    wanted = max(3, round(seconds * 0.65))
+    gap = times.free / wanted
+    plan = list(certain)
     busy: dict[str, float] = {}
     deck: list[Kind] = []
     at = _CALM
     for number in range(wanted):
         if number and chance.random() > 0.25:
-            at = _CALM + number * gap + chance.uniform(0, gap * 0.8)
+            at = times.real(number * gap + chance.uniform(0, gap * 0.8))
+        if at >= steady_from(seconds):
+            kinds = [kind for kind in kinds if not kind.kills]
+            deck = [kind for kind in deck if not kind.kills]
         if not deck:
             deck = chance.sample(kinds, len(kinds))
-        fault = _place(deck, at, seconds, chance, busy, broker)
-        if fault is not None:
-            plan.append(fault)
+        until = times.until(at)
+        for moment in (at, *(at + late for late in _LATER if at + late < until - 1.0)):
+            others = chance.sample(kinds, len(kinds))  # where all that is left of the deck is busy
+            fault = _place(deck, moment, until, chance, busy, broker) or _place(
+                others, moment, until, chance, busy, broker
+            )
+            if fault is not None:
+                plan.append(fault)
+                break
     return sorted(plan)
+
+
+def steady_from(seconds: float) -> float:
+    """When the part begins in which no process is killed; beyond the end of a short run."""
+    return seconds * (1 - _STEADY) if seconds >= LONG else seconds + 1
+
+
+def _certain(seconds: float, seed: int, broker: BrokerName, chance: random.Random) -> list[Fault]:
+    """Faults whose effects a run has to show; nothing else strikes while they last."""
+    at = round(seconds * chance.uniform(0.2, 0.3), 2)
+    faults = [Fault(at, "zombie", "projector", _ZOMBIE[broker], chance.random())]
+    if broker == "nats" and "broker" in regime(seed, broker).wipes:
+        # Not a whole stream: a relay that sees its own tail gone sends again before anybody asks.
+        share = 0.5 if seconds >= LONG else 0.65
+        at = round(seconds * (share + chance.uniform(0, 0.05)), 2)
+        faults.append(Fault(at, "messages_lost", "nats", 1.0, chance.random()))
+    return faults
+
+
+def _end(fault: Fault) -> float:
+    return fault.at + fault.duration + _ZOMBIE_WAITS
+
+
+class _Times:
+    """The times that are free for faults, as if they were one."""
+
+    def __init__(self, seconds: float, taken: list[tuple[float, float]]) -> None:
+        self._end = seconds
+        self._taken = sorted(taken)
+        self.free = seconds - 2 * _CALM - sum(end - start for start, end in taken)
+
+    def real(self, moment: float) -> float:
+        """When that moment of the free time is."""
+        at = _CALM + moment
+        for start, end in self._taken:
+            if at >= start:
+                at += end - start
+        return at
+
+    def until(self, at: float) -> float:
+        """When the free time ends in which this moment is."""
+        return min([self._end, *(start for start, _ in self._taken if start > at)])
 
 
 def _fits(kind: Kind, seed: int, broker: BrokerName, only: tuple[str, ...]) -> bool:
@@ -131,7 +226,7 @@ def _fits(kind: Kind, seed: int, broker: BrokerName, only: tuple[str, ...]) -> b
 def _place(
     deck: list[Kind],
     at: float,
-    seconds: float,
+    until: float,
     chance: random.Random,
     busy: dict[str, float],
     broker: BrokerName,
@@ -139,11 +234,12 @@ def _place(
     for kind in deck:
         targets = [target for target in kind.targets if broker == "nats" or target != "nats"]
         target = chance.choice(targets)
-        lane = f"link {target}" if kind.name.startswith("link") else target
-        if busy.get(lane, 0.0) > at:
+        lanes = [f"link {target}" if kind.name.startswith("link") else target, *kind.touches]
+        if any(busy.get(lane, 0.0) > at for lane in lanes):
             continue
-        duration = min(chance.uniform(kind.shortest, kind.longest), max(0.5, seconds - at))
-        busy[lane] = at + duration
+        duration = min(chance.uniform(kind.shortest, kind.longest), max(0.5, until - at))
+        for lane in lanes:
+            busy[lane] = at + duration + kind.waits
         deck.remove(kind)
         return Fault(round(at, 2), kind.name, target, round(duration, 2), chance.random())
     return None

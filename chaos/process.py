@@ -37,6 +37,8 @@ class Child:
         #: How it ended when nobody had asked it to.
         self.unexpected: list[int] = []
         self.starts = 0
+        #: When the process that runs now was started; Unix time.
+        self.started_at = 0.0
 
     @property
     def pid(self) -> int:
@@ -65,6 +67,7 @@ class Child:
                 preexec_fn=_die_with_parent,
             )
         self.starts += 1
+        self.started_at = time.time()
         self.wanted, self.paused = True, False
 
     def tend(self) -> bool:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 _HIGH_WATER = 1 << 20
+#: What the read store answers to a write that expects another checkpoint (apply.lua).
+_FENCED = b"FENCED\r\n"
 
 
 class Condition(NamedTuple):
@@ -26,6 +28,8 @@ class Condition(NamedTuple):
     mute: bool = False
     #: Seconds that every piece takes.
     delay: float = 0.0
+    #: A connection that sends a piece with these bytes is held back from there on.
+    trap: bytes = b""
 
 
 GOOD = Condition()
@@ -42,6 +46,8 @@ class Proxy:
         self.connections: set[_Connection] = set()
         #: Effects: connections cut and refused, pieces delayed, bytes held back.
         self.cuts = self.refusals = self.delays = self.held = 0
+        #: Writes which the read store has refused, by its own word.
+        self.fenced = 0
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -63,6 +69,11 @@ class Proxy:
             connection.reset()
         self.cuts += len(doomed)
         return len(doomed)
+
+    @property
+    def trapped(self) -> int:
+        """Connections that are held back because of what they sent."""
+        return sum(connection.trapped for connection in self.connections)
 
     def local_ports(self) -> set[int]:
         """The ports that the server sees its clients come from."""
@@ -108,6 +119,7 @@ class _Connection:
         self.client = client
         self.server: asyncio.Transport | None = None
         self.upstream_port = 0
+        self.trapped = False
         self.requests = _Pieces()
         self.answers = _Pieces()
         self._loop = asyncio.get_running_loop()
@@ -134,13 +146,22 @@ class _Connection:
         """Take a piece, or the end (None), from one side."""
         delay = self.proxy.condition.delay
         self.proxy.delays += bool(delay)
+        self._look(pieces, data or b"")
         pieces.put(self._loop.time() + delay, data)
         self.pump()
+
+    def _look(self, pieces: _Pieces, data: bytes) -> None:
+        trap = self.proxy.condition.trap
+        if pieces is self.answers:
+            self.proxy.fenced += data.count(_FENCED)
+        elif trap and trap in data:
+            self.trapped = True
 
     def pump(self) -> None:
         """Forward what may be forwarded."""
         condition = self.proxy.condition
-        if self.server is None:
+        self.trapped = self.trapped and bool(condition.trap)
+        if self.server is None or self.trapped:
             return
         if condition.blackhole or condition.mute:
             self.proxy.held += bool(self.answers.size or self.requests.size)

@@ -8,10 +8,25 @@ from __future__ import annotations
 
 import ctypes
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
+
+
+#: Children for which somebody waits who is not in the world: commands that an operator runs.
+_awaited: set[int] = set()
+
+
+@contextmanager
+def awaited(pid: int) -> Iterator[None]:
+    """Leave this child to the one who waits for it."""
+    _awaited.add(pid)
+    try:
+        yield
+    finally:
+        _awaited.discard(pid)
 
 
 def adopt_orphans() -> None:
@@ -28,7 +43,7 @@ def bury(known: set[int]) -> int:
     """
     buried = 0
     for pid, state, parent in _processes():
-        if parent == os.getpid() and state == "Z" and pid not in known:
+        if parent == os.getpid() and state == "Z" and pid not in known | _awaited:
             with suppress(ChildProcessError):
                 buried += os.waitpid(pid, os.WNOHANG)[0] == pid
     return buried

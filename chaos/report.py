@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from chaos.faults import Timeline
+from chaos.figures import growth
 from chaos.options import Options
-from chaos.plan import regime
+from chaos.plan import LONG, ROOM, expected
+from chaos.timeline import Timeline
 from chaos.verdicts import KINDS
 from chaos.world import World
 
 if TYPE_CHECKING:
     from chaos.run import Outcome
-
-_SHORT = 30.0
 
 
 class Report:
@@ -42,34 +41,37 @@ class Report:
             felt[kind] += effect
         self.felt = {kind: felt[kind] for kind in sorted(self.faults)}
         self.effects: dict[str, Any] = dict(logged) | notes
-        self.effects["connections_cut"] = sum(
-            proxy.cuts for node in world.nodes for proxy in node.proxies.values()
-        )
+        self.effects["connections_cut"] = world.cuts
+        self.effects["writes_fenced"] = world.fenced
         self.exits = {
             child.name: child.unexpected for child in world.children() if child.unexpected
         }
-        self.invalid = self._invalid()
+        self.invalid = self._invalid(world)
 
-    def _invalid(self) -> list[str]:
+    def _invalid(self, world: World) -> list[str]:
         """Why the run proves nothing, if so."""
         reasons = [f"{kind} had no effect" for kind, effect in self.felt.items() if not effect]
         if self.outcome.oracle.committed == 0:
             reasons.append("nothing was committed")
-        if self.options.seconds >= _SHORT and not self.options.only:
-            reasons += [f"no {name}" for name in self._expected() if not self.effects[name]]
+        if self.options.seconds >= ROOM and not self.options.only:
+            reasons += [
+                f"no {name}"
+                for name in expected(self.options.seed, self.options.broker)
+                if not self.effects[name]
+            ]
             if sum(self.faults.values()) < self.options.seconds / 2:
                 reasons.append("too few faults")
+            reasons += self._short_lived(world)
         return reasons
 
-    def _expected(self) -> list[str]:
-        """The effects that a run of this kind has to have."""
-        expected = ["connections_cut", "retries", "leases_moved", "documents_parked"]
-        wipes = regime(self.options.seed, self.options.broker).wipes
-        if "store" in wipes:
-            expected.append("writes_fenced")
-        if "broker" in wipes or self.options.broker == "direct":
-            expected += ["holes_asked_for", "resends"]
-        return expected
+    def _short_lived(self, world: World) -> list[str]:
+        """In a long run a relay and a projector have to live long enough to show growth."""
+        if self.options.seconds < LONG:
+            return []
+        lived = growth(self.outcome.warm, self.outcome.after)
+        roles = {node.role for node in world.nodes if node.name in lived}
+        missing = [role for role in ("relay", "projector") if not roles & {role, "all"}]
+        return [f"no {role} lived long enough to show growth" for role in missing]
 
     @property
     def code(self) -> int:
@@ -94,10 +96,13 @@ class Report:
             "faults": dict(sorted(self.faults.items())),
             "felt": self.felt,
             "effects": self.effects,
+            "repeated_for": dict(self.outcome.repeated),
             "seen": dict(sorted(self.outcome.seen.items())),
             "unexpected_exits": self.exits,
             "before": self.outcome.before,
+            "warm": self.outcome.warm,
             "after": self.outcome.after,
+            "growth_since_warm": growth(self.outcome.warm, self.outcome.after),
             "examples": self.outcome.verdicts.examples,
         }
 

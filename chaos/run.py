@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import shutil
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -17,23 +16,28 @@ from typing import Any
 import psycopg
 
 from chaos.effects import noted, said
-from chaos.faults import Faults, Timeline
+from chaos.encore import encore, logs
+from chaos.ending import catch_up, end_observers, end_writers, sightings
+from chaos.faults import Faults
 from chaos.figures import figures
-from chaos.final import compare
 from chaos.options import Options
 from chaos.oracle import Oracle, read_oracle
-from chaos.parked import Operator
-from chaos.plan import Fault, make_plan
+from chaos.parked import Operator, check_listed
+from chaos.plan import LONG, ROOM, Fault, make_plan, steady_from
 from chaos.reaper import adopt_orphans
 from chaos.report import Report, save
-from chaos.sightings import States, check_observer, check_writer
+from chaos.timeline import Timeline, say
 from chaos.verdicts import Verdicts
 from chaos.world import World
 
 _SETTLE = 2.0
 _SNAPSHOT_EVERY = 4.0
 _RATE_EVERY = 5.0
-_STOP_WRITERS = 45.0
+#: Seconds after which a repeated fault waits for nothing any more.
+_ENCORE = 120.0
+#: Seconds of the part without kills until everything is warm, and of quiet at the end of a long run.
+_WARM = 20.0
+_QUIET = 10.0
 
 
 @dataclass
@@ -45,7 +49,11 @@ class Outcome:
     seen: Counter[str]
     #: Seconds until the read side had caught up; None if it never did.
     caught_up: float | None
+    #: Effects for which a fault was repeated when the plan was over, and how often.
+    repeated: Counter[str]
     before: dict[str, Any] = field(default_factory=dict)
+    #: In the part without kills, when everything is warm; only in long runs.
+    warm: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
 
 
@@ -58,9 +66,9 @@ async def run(options: Options) -> int:
     report: Report | None = None
     try:
         await world.start()
-        _say(f"seed {options.seed}, {options.broker}, {world.regime}; artefacts in {directory}")
+        say(f"seed {options.seed}, {options.broker}, {world.regime}; artefacts in {directory}")
         outcome = await _Run(world, timeline).go()
-        report = Report(options, timeline, outcome, said(_logs(world)), noted(world.dsn), world)
+        report = Report(options, timeline, outcome, said(logs(world)), noted(world.dsn), world)
         return report.code
     finally:
         if report is None or report.code:
@@ -69,10 +77,6 @@ async def run(options: Options) -> int:
         if report is not None:
             report.show(directory)
         _tidy(directory, options.keep, failed=report is None or report.code != 0)
-
-
-def _logs(world: World) -> list[Path]:
-    return [node.child.log for node in world.nodes]
 
 
 def _tidy(directory: Path, keep: Path | None, *, failed: bool) -> None:
@@ -88,13 +92,9 @@ def _tidy(directory: Path, keep: Path | None, *, failed: bool) -> None:
             shutil.rmtree(directory / server, ignore_errors=True)
         for snapshot in directory.glob("*.rdb"):
             snapshot.unlink()
-        _say(f"artefacts are in {keep or directory}")
+        say(f"artefacts are in {keep or directory}")
     if keep is not None or not failed:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
 
 
 class _Run:
@@ -106,6 +106,8 @@ class _Run:
         self._options = world.options
         self._stopping = asyncio.Event()
         self._operator = Operator(world)
+        self._repeated: Counter[str] = Counter()
+        self._warm: dict[str, Any] = {}
 
     async def go(self) -> Outcome:
         """Do everything, and judge."""
@@ -115,24 +117,26 @@ class _Run:
             asyncio.create_task(self._tend()),
             asyncio.create_task(self._snapshots()),
             asyncio.create_task(self._rates()),
+            asyncio.create_task(self._measure()),
             asyncio.create_task(self._operator.work()),
         ]
         try:
             await self._strike()
-            _say("healing: nothing fails from now on")
+            say("healing: nothing fails from now on")
             await self._end_writers()
-            caught_up, verdicts = await self._catch_up()
+            caught_up, verdicts = await catch_up(self._world)
+            await check_listed(self._world, self._timeline.undecodable, verdicts)
             await self._check_helpers(helpers)
         finally:
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
+        await asyncio.sleep(_QUIET if self._options.seconds >= LONG else 0.0)
         after = figures(self._world)
-        for observer in self._world.observers:
-            observer.terminate(5.0)
+        end_observers(self._world)
         oracle = read_oracle(self._world.dsn)
         seen = self._sightings(oracle, verdicts)
-        return Outcome(oracle, verdicts, seen, caught_up, before, after)
+        return Outcome(oracle, verdicts, seen, caught_up, self._repeated, before, self._warm, after)
 
     async def _check_helpers(self, helpers: list[asyncio.Task[None]]) -> None:
         for helper in helpers:
@@ -151,6 +155,11 @@ class _Run:
         await asyncio.sleep(max(0.0, began + options.seconds - time.time()))
         self._stopping.set()
         await asyncio.gather(*tasks)
+        if options.seconds >= ROOM and not options.only:
+            enough = asyncio.Event()
+            asyncio.get_running_loop().call_later(_ENCORE, enough.set)
+            late = Faults(self._world, self._timeline, enough)
+            self._repeated = await encore(self._world, self._timeline, late)
 
     async def _one(self, faults: Faults, fault: Fault) -> None:
         try:
@@ -161,7 +170,7 @@ class _Run:
     async def _tend(self) -> None:
         while True:
             for name in self._world.tend():
-                _say(f"         {name} ended by itself and was started again")
+                say(f"         {name} ended by itself and was started again")
             await asyncio.sleep(0.3)
 
     async def _snapshots(self) -> None:
@@ -172,6 +181,13 @@ class _Run:
             await asyncio.sleep(_SNAPSHOT_EVERY)
             if self._stopping.is_set():
                 return
+
+    async def _measure(self) -> None:
+        """Take the figures with which those of the end are compared."""
+        at = steady_from(self._options.seconds) + _WARM
+        if at < self._options.seconds:
+            await asyncio.sleep(at)
+            self._warm = await asyncio.to_thread(figures, self._world)
 
     async def _rates(self) -> None:
         last = 0
@@ -186,54 +202,19 @@ class _Run:
                         found = await connection.execute("SELECT sum(version) FROM chaos.keys")
                         total = int((await found.fetchone())[0])
             except (psycopg.Error, TimeoutError, OSError):
-                _say("         PostgreSQL does not answer")
+                say("         PostgreSQL does not answer")
                 continue
-            _say(f"         {total} events committed, {(total - last) / _RATE_EVERY:.0f}/s")
+            say(f"         {total} events committed, {(total - last) / _RATE_EVERY:.0f}/s")
             last = total
 
     async def _end_writers(self) -> None:
-        for node in self._world.nodes:
-            node.child.resume()
-            node.child.start()
-        codes = await asyncio.gather(
-            *(asyncio.to_thread(w.terminate, _STOP_WRITERS) for w in self._world.writers)
-        )
-        if any(code is None for code in codes):
-            _say("         a writer did not end by itself and was killed")
+        await end_writers(self._world)
         for tag in self._timeline.poisons:
             (self._world.mended / tag).touch()
             self._timeline.poisons[tag][2] = self._timeline.poisons[tag][2] or time.time()
 
-    async def _catch_up(self) -> tuple[float | None, Verdicts]:
-        """Wait until the read store is as the oracle says and stays so, or patience ends."""
-        began = time.monotonic()
-        oracle = read_oracle(self._world.dsn)
-        url = self._world.servers.address("valkey")
-        calm: float | None = None
-        while True:
-            verdicts = await asyncio.to_thread(compare, url, oracle)
-            now = time.monotonic()
-            if verdicts.wrong:
-                calm = None
-            elif calm is None:
-                calm = now
-                _say(f"caught up after {now - began:.1f} s")
-            elif now - calm > _SETTLE:
-                return calm - began, verdicts
-            if now - began > self._options.patience:
-                return None, verdicts
-            await asyncio.sleep(0.5)
-
     def _sightings(self, oracle: Oracle, verdicts: Verdicts) -> Counter[str]:
-        states = States(oracle)
-        seen: Counter[str] = Counter()
-        directory = self._world.directory
-        for observer in self._world.observers:
-            path = directory / f"{observer.name}.journal"
-            seen += check_observer(path, states, self._timeline.windows, verdicts)
-        for writer in self._world.writers:
-            path = directory / f"{writer.name}.journal"
-            seen += check_writer(path, states, verdicts)
+        seen = sightings(self._world, oracle, self._timeline.windows, verdicts)
         seen["parked_documents_retried"] = self._operator.retried
         seen["parked_events_applied_by_retry"] = self._operator.applied
         seen["operators_refused"] = self._operator.refused

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -20,7 +20,6 @@ from chaos.servers import Servers
 from chaos.workload import KEYS, SCHEMA
 
 PARTITIONS = 4
-_WRITERS = 3
 _ROOT = Path(__file__).parent.parent
 _URLS = {"postgres": "WRITE_STORE", "nats": "BROKER", "valkey": "READ_STORE"}
 
@@ -35,10 +34,23 @@ class Node:
         self.child: Child = None  # type: ignore[assignment]  # made when the ports are known
 
 
+class Cast(NamedTuple):
+    """Who is on the stage."""
+
+    #: Names and roles of readside's processes; those of a general run if empty.
+    nodes: tuple[tuple[str, str], ...] = ()
+    writers: int = 3
+    observers: int = 2
+    #: More environment for all of them.
+    environment: Mapping[str, str] = {}
+    app: str = "chaos.app:app"
+
+
 class World:
     """Starts everything, hands it out, and ends it."""
 
-    def __init__(self, options: Options, directory: Path) -> None:
+    def __init__(self, options: Options, directory: Path, cast: Cast | None = None) -> None:
+        self.cast = cast or Cast()
         self.options = options
         self.directory = directory
         self.regime: Regime = regime(options.seed, options.broker)
@@ -58,6 +70,16 @@ class World:
     def proxies(self, server: str) -> list[Proxy]:
         """The proxies in front of a server, one a node."""
         return [node.proxies[server] for node in self.nodes]
+
+    @property
+    def cuts(self) -> int:
+        """Connections that were cut by the proxies."""
+        return sum(proxy.cuts for node in self.nodes for proxy in node.proxies.values())
+
+    @property
+    def fenced(self) -> int:
+        """Writes which the read store has refused, by its own word."""
+        return sum(node.proxies["valkey"].fenced for node in self.nodes)
 
     async def start(self) -> None:
         """Start servers, install, start readside and its users."""
@@ -80,7 +102,7 @@ class World:
             child.start()
 
     async def _install(self) -> None:
-        command = [sys.executable, "-m", "readside", "init", "chaos.app:app"]
+        command = [sys.executable, "-m", "readside", "init", self.cast.app]
         process = await asyncio.create_subprocess_exec(*command, env=self.environment())
         if await process.wait():
             raise RuntimeError("readside init failed")
@@ -90,7 +112,9 @@ class World:
         """PostgreSQL, not through a proxy."""
         return self.servers.address("postgres")
 
-    def _roles(self) -> list[tuple[str, str]]:
+    def _roles(self) -> Sequence[tuple[str, str]]:
+        if self.cast.nodes:
+            return self.cast.nodes
         if self.options.broker == "direct":
             return [("one", "all"), ("two", "all")]
         if self.regime.separate:
@@ -117,7 +141,7 @@ class World:
         node = Node(name, role, proxies)
         node.child = Child(
             name,
-            [sys.executable, "-m", "readside", "run", "chaos.app:app", "--role", role],
+            [sys.executable, "-m", "readside", "run", self.cast.app, "--role", role],
             self.directory / f"node-{name}.log",
             environment,
         )
@@ -140,19 +164,19 @@ class World:
         }
         if self.options.broker == "nats":
             settings["READSIDE_BROKER"] = self.servers.address("nats")
-        return kept | settings
+        return kept | settings | dict(self.cast.environment)
 
     def _add_users(self) -> None:
         python, environment = sys.executable, self.environment()
-        rate = str(self.options.rate / _WRITERS)
-        for number in range(_WRITERS):
+        rate = str(self.options.rate / max(1, self.cast.writers))
+        for number in range(self.cast.writers):
             name = f"writer-{number}"
             arguments = [python, "-m", "chaos.writer", name, rate]
             seed = f"{self.options.seed}{number}"
             journal = str(self.directory / f"{name}.journal")
             log = self.directory / f"{name}.log"
             self.writers.append(Child(name, [*arguments, seed, journal], log, environment))
-        for number in range(2):
+        for number in range(self.cast.observers):
             name = f"observer-{number}"
             journal = str(self.directory / f"{name}.journal")
             arguments = [python, "-m", "chaos.observer", self.servers.address("valkey"), journal]
@@ -176,6 +200,16 @@ class World:
             if ports & node.proxies["postgres"].local_ports():
                 return node
         return None
+
+    async def ask(self, query: str, values: Any = None) -> Any:
+        """One row from PostgreSQL; None for no row and for no answer."""
+        try:
+            async with asyncio.timeout(2):
+                connection: Any = await psycopg.AsyncConnection.connect(self.dsn, connect_timeout=2)
+                async with connection:
+                    return await (await connection.execute(query.encode(), values)).fetchone()
+        except (psycopg.Error, TimeoutError, OSError):
+            return None
 
     async def _slot_ports(self) -> set[int]:
         connection: Any = await psycopg.AsyncConnection.connect(

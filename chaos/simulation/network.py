@@ -21,17 +21,15 @@ class Network:
         self, chance: random.Random, faults: tuple[str, ...], rate: float, *, direct: bool
     ) -> None:
         self._chance = chance
-        self._faults = [fault for fault in ("refused", "unanswered", "slow") if fault in faults]
+        self._before = [fault for fault in ("refused", "slow") if fault in faults]
+        self._after = [fault for fault in ("unanswered",) if fault in faults]
         self._rate = rate
         self._safe = _SAFE_WITHOUT_BROKER if direct else _SAFE
         self.calm = True
         self.happened: Counter[str] = Counter()
 
-    def _draw(self, call: str, *wanted: str) -> str:
-        possible = [fault for fault in self._faults if fault in wanted]
-        if self.calm or not possible or call.startswith(self._safe):
-            return ""
-        if self._chance.random() >= self._rate:
+    def _draw(self, call: str, possible: list[str]) -> str:
+        if call.startswith(self._safe) or self._chance.random() >= self._rate:
             return ""
         fault = self._chance.choice(possible)
         self.happened[fault] += 1
@@ -39,7 +37,9 @@ class Network:
 
     async def before(self, call: str) -> None:
         """Refuse, or let it take its time."""
-        fault = self._draw(call, "refused", "slow")
+        if self.calm or not self._before:
+            return
+        fault = self._draw(call, self._before)
         if fault == "refused":
             raise UnavailableError(f"{call} is refused to {_name()}.")
         if fault == "slow":
@@ -47,7 +47,7 @@ class Network:
 
     async def after(self, call: str) -> None:
         """Lose the answer: what was asked for has happened."""
-        if self._draw(call, "unanswered"):
+        if not self.calm and self._after and self._draw(call, self._after):
             raise UnavailableError(f"The answer to {call} is lost to {_name()}.")
 
 

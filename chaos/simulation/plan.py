@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from typing import NamedTuple
 
+from chaos.simulation.nemesis import HISTORY
 from readside.testing.world import Shape
 
 #: So long that PostgreSQL forgets nothing during a run.
@@ -24,6 +26,7 @@ _LOG = (
     "repeated",
 )
 _STORE = ("store_away", "store_rolled_back")
+_LETTERS = ("deploy", "retry", "discard")
 _SOURCE = ("database_crash", "database_away", "quiet")
 
 
@@ -38,6 +41,10 @@ class Plan(NamedTuple):
     #: How likely a call fails, while calls fail.
     rate: float
     spoil: float
+    #: How likely an event ends the process.
+    deadly: float
+    #: Whether everything that could not be applied is mended and retried at the end.
+    mends: bool
     rounds: int
 
 
@@ -55,16 +62,29 @@ def plan(seed: int) -> Plan:
         seed=seed,
     )
     crew = chance.choice(_DIRECT_CREWS if direct else _CREWS)
-    names = ("last", "count", "trail", "joined", "fragile")
+    names = ("last", "count", "trail", "joined", "fragile", "mortal")
+    projections = tuple(sorted(chance.sample(names, chance.randint(1, 3))))
     return Plan(
         shape,
-        tuple(sorted(chance.sample(names, chance.randint(1, 3)))),
+        projections,
         crew,
-        _faults(chance, shape),
+        _faults(chance, shape, projections),
         chance.choice((0.0, 0.01, 0.05, 0.2)),
         chance.choice((0.0, 0.02)),
-        chance.randint(20, 60),
+        chance.choice((0.002, 0.01)) if "mortal" in projections else 0.0,
+        chance.random() < 0.5,
+        _rounds(chance),
     )
+
+
+def _rounds(chance: random.Random) -> int:
+    """Mostly few: what is wrong shows in short stories already, and there are more of them a minute.
+
+    One in twenty is long, for what takes many faults to come about.
+    """
+    if chance.random() < 0.05:
+        return chance.randint(20, 60)
+    return 2 + int(chance.expovariate(1 / 5))
 
 
 _BOTH, _RELAY, _PROJECTOR = (True, True), (True, False), (False, True)
@@ -78,7 +98,7 @@ _CREWS = (
 _DIRECT_CREWS = ((_BOTH,), (_BOTH, _BOTH), (_BOTH, _BOTH, _BOTH))
 
 
-def _faults(chance: random.Random, shape: Shape) -> tuple[str, ...]:
+def _faults(chance: random.Random, shape: Shape, projections: Collection[str]) -> tuple[str, ...]:
     """Some faults, and never those which together leave an event nowhere at all.
 
     A wiped store needs either PostgreSQL or the log to have everything from the beginning.
@@ -91,4 +111,16 @@ def _faults(chance: random.Random, shape: Shape) -> tuple[str, ...]:
         possible += ("log_away", "publish_cut", "repeated")
     if shape.settle_delay == _NEVER or log_is_whole:
         possible.append("store_wiped")
-    return tuple(sorted(chance.sample(possible, chance.randint(1, len(possible)))))
+    if not {"fragile", "mortal"}.isdisjoint(projections):
+        possible += _LETTERS
+    if chance.random() < 0.1:
+        possible.append("give_up")
+    drawn = chance.sample(possible, chance.randint(1, len(possible)))
+    if chance.random() < 0.15:
+        # Rarely and then for sure: what is checked is another thing from there on.
+        drawn += chance.sample(sorted(HISTORY), chance.randint(1, 2))
+        drawn += chance.sample(["give_up"], chance.randint(0, 1))
+    if "give_up" in drawn or not HISTORY.isdisjoint(drawn):
+        # What was given up, or was before a restart, is nowhere any more.
+        drawn = [fault for fault in drawn if fault != "store_wiped"]
+    return tuple(sorted(set(drawn)))

@@ -8,13 +8,15 @@ import random
 from collections import Counter
 from typing import NamedTuple
 
-from chaos.simulation.nemesis import Nemesis
+from chaos.simulation.nemesis import Deploy, Nemesis
 from chaos.simulation.network import Network
+from chaos.simulation.operator import Operator, persist
 from chaos.simulation.plan import Plan, plan
 from chaos.simulation.verdict import Verdict, judge
 from readside.ports.probe import listening
 from readside.testing.clock import run
-from readside.testing.workload import Writer, differences, projections
+from readside.testing.truth import differences
+from readside.testing.workload import Writer, projections
 from readside.testing.world import World
 
 #: Virtual seconds after the last fault in which everything has to be in step again.
@@ -62,19 +64,29 @@ class _Story:
             drawn.rate,
             direct=drawn.shape.direct,
         )
-        every = projections()
+        deploy = Deploy(random.Random(f"deploy {self._seed}"))
+        every = projections(lambda: deploy.mended, deploy.fatal)
         world = World({name: every[name] for name in drawn.projections}, drawn.shape, network)
-        nemesis = Nemesis(world, random.Random(f"nemesis {self._seed}"), drawn.faults)
-        writer = Writer(world, random.Random(f"writer {self._seed}"), spoil=drawn.spoil)
+        chance = random.Random(f"nemesis {self._seed}")
+        nemesis = Nemesis(world, chance, drawn.faults, deploy)
+        writer = Writer(
+            world,
+            random.Random(f"writer {self._seed}"),
+            spoil=drawn.spoil,
+            deadly=drawn.deadly,
+        )
         try:
             with listening(nemesis.moments):
                 for relay, projector in drawn.crew:
                     world.start(relay=relay, projector=projector)
                 await self._suffer(world, network, nemesis, writer)
-                await self._heal(world, network)
+                await self._heal(world, network, nemesis, writer)
         finally:
+            await nemesis.retire()
             await world.close()
-        return self._outcome(world, nemesis.happened + network.happened, nemesis, writer)
+        return self._outcome(
+            world, nemesis.happened + network.happened + deploy.happened, nemesis, writer
+        )
 
     async def _suffer(
         self, world: World, network: Network, nemesis: Nemesis, writer: Writer
@@ -92,10 +104,15 @@ class _Story:
             await world.revive()
             self._look(world)
 
-    async def _heal(self, world: World, network: Network) -> None:
+    async def _heal(self, world: World, network: Network, nemesis: Nemesis, writer: Writer) -> None:
         network.calm = True
+        await nemesis.retire()
+        if world.acts.shaken:
+            await self._recover(world, writer)
         try:
             await world.caught_up(_HEAL)
+            if self._plan.mends:
+                await self._mend(world, nemesis)
             await asyncio.sleep(5)
             await world.caught_up(_HEAL)
         except AssertionError as late:
@@ -107,10 +124,52 @@ class _Story:
             if reason
         ]
 
+    async def _mend(self, world: World, nemesis: Nemesis) -> None:
+        """Deploy code that takes everything, and retry: then nothing may be parked any more."""
+        nemesis.deploy.mended = True
+        parked = world.database.tables.parked_documents
+
+        await persist(world, Operator.retry_all, lambda: not parked)
+        self._problems += [
+            f"{unit.projection}:{key} of partition {unit.partition} is parked for good"
+            for unit, key in parked
+        ]
+
+    async def _recover(self, world: World, writer: Writer) -> None:
+        """After a restart of the history: each projection says so, or is right; then it is reset.
+
+        A number used twice is known by the next record, so there is one for every thing.
+        """
+        for _ in range(3):
+            writer.commit(20)
+            await asyncio.sleep(2)
+            await world.revive()
+        deadline = world.clock.now() + _HEAL
+        silent = set(world.acts.shaken)
+        while silent and world.clock.now() < deadline:
+            await asyncio.sleep(1)
+            await world.revive()
+            silent = {name for name in silent if not _told(world, name)}
+        self._problems += [
+            f"{name} says nothing of a history that restarted: {world.behind([name])},"
+            f" {differences(world, [name])}"
+            for name in sorted(silent)
+        ]
+        world.acts.restarting = False
+        for name in sorted(world.acts.shaken):
+            if world.halted(name):
+                await persist(
+                    world,
+                    lambda operator, name=name: operator.give_up(name),
+                    lambda name=name: name not in world.acts.shaken,
+                )
+        world.acts.shaken.clear()
+
     def _look(self, world: World) -> None:
         if not self._problems:
             now = world.clock.now()
-            self._problems += [f"at {now:.3f}: {wrong}" for wrong in differences(world)]
+            quiet = [name for name in world.projections if name not in world.acts.shaken]
+            self._problems += [f"at {now:.3f}: {wrong}" for wrong in differences(world, quiet)]
 
     def _outcome(
         self, world: World, faults: Counter[str], nemesis: Nemesis, writer: Writer
@@ -131,3 +190,8 @@ class _Story:
             nemesis.did,
             hashlib.sha256("\n".join(trace).encode()).hexdigest()[:16],
         )
+
+
+def _told(world: World, name: str) -> bool:
+    """Whether readers are told that a projection is wrong, or it is not."""
+    return world.halted(name) or not (world.behind([name]) or differences(world, [name]))

@@ -11,11 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from readside.adapters.nats.wire import (
-    CHAIN,
-    EVENT,
-    ID,
-    headers_of,
-    record_of,
+    HEADER,
+    Reader,
+    Writer,
     watermark_of,
     watermark_text,
 )
@@ -45,6 +43,11 @@ RECORDS = st.builds(
     settled=st.integers(0, 2**64 - 1),
 )
 PLAIN = Record(3, Position(1, 2, 3), BEGINNING, 1, "id", "user.created", "42", 1, b"{}", 5)
+SUBJECT = "shop.3.user.created"
+
+
+def headers_of(record: Record) -> dict[str, str]:
+    return Writer().headers_of(record)
 
 
 def carried(headers: dict[str, str]) -> dict[str, str]:
@@ -62,7 +65,9 @@ def carried(headers: dict[str, str]) -> dict[str, str]:
 @example(PLAIN._replace(key=" "))
 def test_a_record_comes_back_from_its_message(record):
     headers = carried(headers_of(record))
-    back = record_of(record.partition, record.payload, headers, record.offset)
+    subject = f"shop.{record.partition}.{record.type}"
+    reader = Reader(record.partition)
+    back = reader.record_of(subject, record.payload, headers, record.offset)
     assert back._replace(headers=b"") == record._replace(headers=b"")
     sent = msgspec.json.decode(record.headers) if record.headers else {}
     assert (msgspec.json.decode(back.headers) if back.headers else {}) == sent
@@ -77,10 +82,9 @@ def test_no_key_and_no_header_can_end_its_line(record):
 
 
 RESERVED = [
-    ID,
-    EVENT,
-    CHAIN,
-    "readside-chain",
+    HEADER,
+    "readside",
+    "Readside-Id",
     "Readside-X-a",
     "Readside-X-",
     "Status",
@@ -97,10 +101,10 @@ RESERVED = [
 def test_a_recorded_header_gives_no_orders_to_nats_or_readside(name):
     record = PLAIN._replace(headers=msgspec.json.encode({name: "all"}))
     headers = headers_of(record)
-    assert {k: v for k, v in headers.items() if k in (ID, EVENT, CHAIN)} == headers_of(PLAIN)
-    (further,) = [header for header in headers if header not in (ID, EVENT, CHAIN)]
+    assert {HEADER: headers[HEADER]} == headers_of(PLAIN)
+    (further,) = [header for header in headers if header != HEADER]
     assert further.startswith("Readside-X-")
-    back = record_of(3, b"{}", carried(headers), "")
+    back = Reader(3).record_of(SUBJECT, b"{}", carried(headers))
     assert msgspec.json.decode(back.headers) == {name: "all"}
 
 
@@ -125,37 +129,63 @@ def test_values_that_are_no_text_arrive_as_text():
 
 
 def test_a_plain_key_stays_readable():
-    assert headers_of(PLAIN)[EVENT] == "user.created 1 42"
-    assert headers_of(PLAIN._replace(key="a b/ü"))[EVENT] == "user.created 1 a%20b/%C3%BC"
+    assert headers_of(PLAIN)[HEADER].endswith(" 42")
+    assert headers_of(PLAIN._replace(key="a b/ü"))[HEADER].endswith(" a%20b/%C3%BC")
 
 
 def damaged():
-    good = headers_of(PLAIN)
-    chain = good[CHAIN]
-    yield from (
-        {name: value for name, value in good.items() if name != left_out} for left_out in good
-    )
+    good = headers_of(PLAIN)[HEADER]
+    id_, version, position, before, nth, at, settled, key = good.split(" ")
+    yield None
     yield {}
-    yield good | {EVENT: "user.created"}
-    yield good | {EVENT: "user.created one 42"}
-    yield good | {CHAIN: ""}
-    yield good | {CHAIN: chain + " 1"}
-    yield good | {CHAIN: chain.replace("-", ":", 1)}
-    yield good | {CHAIN: chain.rsplit(" ", 1)[0]}
-    yield good | {CHAIN: chain.rsplit(" ", 1)[0] + " soon"}
-    yield good | {CHAIN: chain.rsplit(" ", 2)[0] + " soon 0"}
+    yield {"Readside-Id": good}
+    yield {HEADER: ""}
+    yield {HEADER: good + " 1"}
+    yield {HEADER: good.rsplit(" ", 1)[0]}
+    yield {HEADER: good.replace("-", ":")}
+    yield {HEADER: f"{id_} one {position} {before} {nth} {at} {settled} {key}"}
+    yield {HEADER: f"{id_} {version} {position} {before} soon {at} {settled} {key}"}
+    yield {HEADER: f"{id_} {version} {position} {before} {nth} soon {settled} {key}"}
+    yield {HEADER: f"{id_} {version} {position} {before} {nth} {at} soon {key}"}
+    yield {HEADER: f"{id_} {version} {position[1:]} {before} {nth} {at} {settled} {key}"}
+    yield {HEADER: f"{id_} {version} {position} {before.upper()}x {nth} {at} {settled} {key}"}
 
 
 @pytest.mark.parametrize("headers", list(damaged()))
 def test_a_foreign_message_is_refused(headers):
     with pytest.raises(DecodeError, match="is not readside's"):
-        record_of(0, b"{}", headers, "")
+        Reader(3).record_of(SUBJECT, b"{}", headers)
 
 
-@given(st.dictionaries(st.sampled_from([ID, EVENT, CHAIN, "x"]), TEXT))
+@pytest.mark.parametrize("subject", ["", "shop", "shop.3"])
+def test_a_foreign_subject_is_refused(subject):
+    with pytest.raises(DecodeError, match="is not readside's"):
+        Reader(3).record_of(subject, b"{}", headers_of(PLAIN))
+
+
+@given(st.lists(RECORDS, max_size=8), st.data())
+def test_records_come_back_whatever_was_written_and_read_before(records, data):
+    """Writer and reader remember the latest position; it must never stand for another."""
+    chained = []
+    for record in records:
+        before = record.predecessor
+        if chained and data.draw(st.booleans()):
+            before = data.draw(st.sampled_from(chained)).position
+        partition = record.partition % 2
+        chained.append(
+            record._replace(predecessor=before, partition=partition, headers=b"", offset="")
+        )
+    writer, readers = Writer(), {number: Reader(number) for number in (0, 1)}
+    for record in chained:
+        headers = carried(writer.headers_of(record))
+        subject = f"shop.{record.partition}.{record.type}"
+        assert readers[record.partition].record_of(subject, record.payload, headers) == record
+
+
+@given(st.dictionaries(st.sampled_from([HEADER, "x"]), TEXT))
 def test_arbitrary_headers_raise_nothing_but_decode_error(headers):
     with suppress(DecodeError):
-        record_of(0, b"{}", headers, "")
+        Reader(3).record_of(SUBJECT, b"{}", headers)
 
 
 @given(st.builds(Watermark, st.integers(0, 1023), POSITIONS, st.integers(0, 2**63), POSITIONS))

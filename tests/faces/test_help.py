@@ -10,7 +10,7 @@ import pytest
 
 from readside.apps.cli import cli
 
-COMMANDS = ["demo", "init", "run", "servers", "status"]
+COMMANDS = ["bench", "demo", "init", "run", "servers", "status"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -139,7 +139,7 @@ async def test_a_document_with_waiting_events_is_not_freed(world: World, run: An
             await world.own.get("bad", after=token, timeout=60)
         (parked,) = await world.letters.find(projection=world.own.name)
         store = await (await world.app.runtime()).store()
-        assert not await world.letters._free(parked, store)
+        assert not await world.letters.free(parked, store)
         with pytest.raises(readside.ParkedError):
             await world.own.get("bad", after=token)
         assert parked in await world.letters.find()

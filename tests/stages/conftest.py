@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from readside.testing.workload import Writer, differences, projections
+from readside.testing.truth import differences
+from readside.testing.workload import Writer, projections
 from readside.testing.world import Shape, World
 
 

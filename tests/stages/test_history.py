@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from readside.testing.clock import run
-from readside.testing.workload import differences
+from readside.testing.truth import differences
 from readside.testing.world import Shape
 
 

@@ -7,7 +7,7 @@ import pytest
 from readside.core.errors import UnavailableError
 from readside.testing.clock import run
 from readside.testing.moments import DiedError
-from readside.testing.workload import differences
+from readside.testing.truth import differences
 from readside.testing.world import Shape
 
 

@@ -18,12 +18,14 @@ def readside_says(*arguments: str) -> str:
 
 def test_help_names_every_command():
     text = readside_says("--help")
-    for command in ("demo", "init", "run", "servers", "status", "version"):
+    for command in ("bench", "demo", "init", "run", "servers", "status", "version"):
         assert command in text
     assert "Keeps read models in step with PostgreSQL" in text
 
 
-@pytest.mark.parametrize("command", ["demo", "init", "run", "servers", "status", "version"])
+@pytest.mark.parametrize(
+    "command", ["bench", "demo", "init", "run", "servers", "status", "version"]
+)
 def test_every_command_explains_itself(command):
     text = readside_says(command, "--help")
     assert f"readside {command}" in text

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping
 from enum import Enum
+from operator import attrgetter, eq
 from typing import NamedTuple
 
 from readside.core.partition import partition_of
 from readside.core.position import Position
 from readside.core.record import Captured, Record, Watermark
+
+_new = tuple.__new__
+_POSITION = attrgetter("position")
+_PREDECESSOR = attrgetter("predecessor")
 
 
 class Head(NamedTuple):
@@ -61,11 +65,10 @@ class Sifted(NamedTuple):
 def sift(applied: Head, records: list[Record]) -> Sifted:
     """Take what is next, drop duplicates, stop at a hole or a fork."""
     if judge(applied, records[0]) is Verdict.NEXT and all(
-        left.position == right.predecessor for left, right in itertools.pairwise(records)
+        map(eq, map(_POSITION, records), map(_PREDECESSOR, records[1:]))
     ):
-        return Sifted(
-            records, None, Verdict.NEXT
-        )  # by far the most frequent: a whole batch in order
+        # By far the most frequent: a whole batch in order.
+        return Sifted(records, None, Verdict.NEXT)
     fresh: list[Record] = []
     for record in records:
         verdict = judge(applied, record)
@@ -93,25 +96,21 @@ class Chain:
         heads = self.heads
         count = len(heads)
         records = []
-        for event in events:
-            number = partition_of(event.key, count)
+        for position, id_, type_, key, version, payload, recorded_at, headers in events:
+            number = partition_of(key, count)
             predecessor, nth = heads[number]
-            heads[number] = Head(event.position, nth + 1)
+            nth += 1
+            # tuple's own constructor: that of a NamedTuple is a Python function around it.
+            heads[number] = _new(Head, (position, nth))
             records.append(
-                Record(
-                    number,
-                    event.position,
-                    predecessor,
-                    nth + 1,
-                    event.id,
-                    event.type,
-                    event.key,
-                    event.version,
-                    event.payload,
-                    event.recorded_at,
-                    event.headers,
+                _new(
+                    Record,
+                    (
+                        number, position, predecessor, nth, id_, type_, key, version, payload,
+                        recorded_at, headers, "", 0,
+                    ),
                 )
-            )
+            )  # fmt: skip
         return records
 
     def watermark(self, partition: int, position: Position) -> Watermark:

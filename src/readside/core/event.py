@@ -180,6 +180,7 @@ class Decoder:
 
     def __init__(self, event: type[Event]) -> None:
         self._event = event
+        self._version = event.__event_version__
         self._decode = msgspec.json.Decoder(event).decode
 
     def decode(self, version: int, payload: bytes) -> Event:
@@ -191,7 +192,7 @@ class Decoder:
             DecodeError: the payload does not fit, or an upcaster is missing or fails.
         """
         try:
-            if version == self._event.__event_version__:
+            if version == self._version:
                 return self._decode(payload)
             return self._upcast(version, payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

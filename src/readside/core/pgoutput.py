@@ -163,8 +163,6 @@ def decode(data: bytes) -> Decoded:
         DecodeError: it is cut short or of no known kind.
     """
     try:
-        if data[0] == 0x49:  # I, by far the most frequent
-            return Insert(_U32.unpack_from(data, 1)[0], _values(data, 6)[0])
         return _DECODERS[data[0]](data)
     except KeyError as problem:
         raise DecodeError(f"A pgoutput message of unknown kind {data[:1]!r}.") from problem
@@ -172,27 +170,43 @@ def decode(data: bytes) -> Decoded:
         raise DecodeError(f"A pgoutput message {data[:1]!r} is cut short or damaged.") from problem
 
 
-def _values(data: bytes, at: int) -> tuple[tuple[Value, ...], int]:
+def inserted(data: bytes, at: int = 0) -> tuple[int, list[Value]]:
+    """Read an `Insert` that begins at `at`, without the tuples that `decode` makes: the hot path.
+
+    Returns:
+        The table's oid, and the columns.
+
+    Raises:
+        DecodeError: it is cut short.
+    """
+    try:
+        return _U32.unpack_from(data, at + 1)[0], _values(data, at + 6)[0]
+    except (error, IndexError) as problem:
+        raise DecodeError("A pgoutput message b'I' is cut short or damaged.") from problem
+
+
+def _values(data: bytes, at: int) -> tuple[list[Value], int]:
     (count,) = _I16.unpack_from(data, at)
     at += 2
     values: list[Value] = []
     length_of = _U32.unpack_from
     for _ in range(count):
         kind = data[at]
-        at += 1
         if kind == 0x74 or kind == 0x62:  # t or b
-            end = at + 4 + length_of(data, at)[0]
-            if end > len(data):
-                raise IndexError(end)
-            values.append(data[at + 4 : end])
-            at = end
-        elif kind == 0x6E:  # n
+            start = at + 5
+            at = start + length_of(data, at + 1)[0]
+            values.append(data[start:at])
+            continue
+        at += 1
+        if kind == 0x6E:  # n
             values.append(None)
         elif kind == 0x75:  # u
             values.append(UNCHANGED)
         else:
             raise DecodeError(f"A column of unknown kind {kind:#x}.")
-    return tuple(values), at
+    if at > len(data):
+        raise IndexError(at)  # slices do not complain
+    return values, at
 
 
 def _text(data: bytes, at: int) -> tuple[str, int]:
@@ -234,14 +248,20 @@ def _update(data: bytes) -> Update:
     old = None
     at = 5
     if data[at] != 0x4E:  # K or O: the old key or row comes first
-        old, at = _values(data, at + 1)
+        before, at = _values(data, at + 1)
+        old = tuple(before)
     if data[at] != 0x4E:  # N
         raise IndexError(at)
-    return Update(oid, old, _values(data, at + 1)[0])
+    return Update(oid, old, tuple(_values(data, at + 1)[0]))
+
+
+def _insert(data: bytes) -> Insert:
+    oid, values = inserted(data)
+    return Insert(oid, tuple(values))
 
 
 def _delete(data: bytes) -> Delete:
-    return Delete(_U32.unpack_from(data, 1)[0], _values(data, 6)[0])
+    return Delete(_U32.unpack_from(data, 1)[0], tuple(_values(data, 6)[0]))
 
 
 def _truncate(data: bytes) -> Truncate:
@@ -268,6 +288,7 @@ _DECODERS: Final[dict[int, Callable[[bytes], Decoded]]] = {
     ord("B"): _begin,
     ord("C"): _commit,
     ord("R"): _relation,
+    ord("I"): _insert,
     ord("U"): _update,
     ord("D"): _delete,
     ord("T"): _truncate,

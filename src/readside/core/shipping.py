@@ -86,8 +86,7 @@ class Shipping:
         if events:
             self._taken = events[-1].position.lsn
         records = self._chain.stamp(events)
-        for record in records:
-            self._recorded_at[record.partition] = record.recorded_at
+        self._recorded_at.update({record.partition: record.recorded_at for record in records})
         if not self._tails:
             return records
         tails = self._tails

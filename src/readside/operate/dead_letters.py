@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -88,6 +88,51 @@ class Retried(msgspec.Struct):
     error: str
 
 
+class Letters(Protocol):
+    """What a retry has to know of a parked document, and notes down about it."""
+
+    async def waiting(self, document: ParkedDocument, limit: int) -> Sequence[Waiting]:
+        """The first of its events that no retry has applied, in order."""
+
+    async def done(self, document: ParkedDocument, until: Position) -> int:
+        """Note that its events up to a position are applied; say how many these are."""
+
+    async def free(self, document: ParkedDocument, store: Store) -> bool:
+        """Let it move on, and tell its readers, if no event came in meanwhile; say if so."""
+
+    async def note(self, document: ParkedDocument, error: Exception) -> None:
+        """Note why it still cannot move on."""
+
+
+async def retry(
+    letters: Letters, document: ParkedDocument, projection: Projection[Any], store: Store
+) -> Retried:
+    """Fold a document's waiting events, whatever they are noted in; see `DeadLetters.retry`."""
+    applied = 0
+    unit, key = Unit(document.projection, document.partition), key_of(document)
+    folder = Folder(projection)
+    while True:
+        events = await letters.waiting(document, _AT_ONCE)
+        if not events:
+            if await letters.free(document, store):
+                return Retried(document.projection, document.key, applied, "")
+            continue
+        released = await release(folder, store, unit, key, events)
+        probe("dead_letters.folded")
+        if released.until is not None:
+            applied += await letters.done(document, released.until)
+        if released.error is not None:
+            await letters.note(document, released.error)
+            return Retried(document.projection, document.key, applied, str(released.error))
+        if released.too_early:
+            return Retried(document.projection, document.key, applied, _TOO_EARLY)
+
+
+def key_of(document: ParkedDocument) -> str:
+    """What it is parked under."""
+    return UNROUTED + document.key if document.unrouted else document.key
+
+
 class DeadLetters:
     """The parked documents of one app."""
 
@@ -137,7 +182,7 @@ class DeadLetters:
                 record.key,
                 record.payload.decode(errors="replace"),
             )
-            for record, _ in await self._waiting(document, _SHOWN)
+            for record, _ in await self.waiting(document, _SHOWN)
         ]
         return Details(document, traces[0][0] if traces else "", waiting)
 
@@ -150,25 +195,7 @@ class DeadLetters:
         already is recognised. The projector goes on holding back later events until the
         document is free, so nothing overtakes.
         """
-        applied = 0
-        unit = Unit(document.projection, document.partition)
-        folder = Folder(projection)
-        while True:
-            events = await self._waiting(document, _AT_ONCE)
-            if not events:
-                if await self._free(document, store):
-                    return Retried(document.projection, document.key, applied, "")
-                continue
-            released = await release(folder, store, unit, self._key(document), events)
-            probe("dead_letters.folded")
-            if released.until is not None:
-                applied += await self._done(document, released.until)
-            if released.error is not None:
-                await self._note(document, released.error)
-                error = str(released.error)
-                return Retried(document.projection, document.key, applied, error)
-            if released.too_early:
-                return Retried(document.projection, document.key, applied, _TOO_EARLY)
+        return await retry(self, document, projection, store)
 
     async def discard(self, document: ParkedDocument, *, whole: bool) -> int:
         """Give up the failing event, or all waiting ones; the rest has to be retried.
@@ -200,13 +227,11 @@ class DeadLetters:
         """Disconnect."""
         await self._session.close()
 
-    def _key(self, document: ParkedDocument) -> str:
-        return UNROUTED + document.key if document.unrouted else document.key
-
     def _row(self, document: ParkedDocument) -> list[Any]:
-        return [self._app, document.projection, document.partition, self._key(document)]
+        return [self._app, document.projection, document.partition, key_of(document)]
 
-    async def _waiting(self, document: ParkedDocument, limit: int) -> Sequence[Waiting]:
+    async def waiting(self, document: ParkedDocument, limit: int) -> Sequence[Waiting]:
+        """See Letters."""
         found = await self._session.query(
             f"SELECT {EVENT_COLUMNS} FROM {PARKED}"
             + _DOCUMENT
@@ -215,7 +240,8 @@ class DeadLetters:
         )
         return [event_of(*row) for row in found]
 
-    async def _done(self, document: ParkedDocument, until: Position) -> int:
+    async def done(self, document: ParkedDocument, until: Position) -> int:
+        """See Letters."""
         found = await self._session.query(
             "WITH done AS (UPDATE readside.parked_events SET applied_at = clock_timestamp()"
             + _DOCUMENT
@@ -224,8 +250,8 @@ class DeadLetters:
         )
         return int(found[0][0])
 
-    async def _free(self, document: ParkedDocument, store: Store) -> bool:
-        """Delete the document's row if no event came in meanwhile; the projector locks it too.
+    async def free(self, document: ParkedDocument, store: Store) -> bool:
+        """See Letters; deletes the document's row, which the projector locks too.
 
         Readers are told before the row is gone for good: it is what a repeated retry finds.
         """
@@ -246,11 +272,12 @@ class DeadLetters:
             if not waiting:
                 await rows(connection, "DELETE FROM readside.parked_documents" + _DOCUMENT, row)
                 unit = Unit(document.projection, document.partition)
-                await store.unpark(*unit, self._key(document), document.parking)
+                await store.unpark(*unit, key_of(document), document.parking)
                 probe("dead_letters.freed")
         return not waiting
 
-    async def _note(self, document: ParkedDocument, error: Exception) -> None:
+    async def note(self, document: ParkedDocument, error: Exception) -> None:
+        """See Letters."""
         cause = error.__cause__ or error
         await self._session.query(
             "UPDATE readside.parked_documents SET attempts = attempts + 1, error_type = %s,"

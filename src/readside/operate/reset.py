@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
@@ -16,12 +16,12 @@ from readside.core.errors import HistoryLostError, RefusedError, SettingsError
 from readside.core.leases import Unit
 from readside.core.record import Checkpoint
 from readside.ports.ending import end
-from readside.ports.ledger import Capture, Lease, Progress
+from readside.ports.ledger import Capture, Lease, Leases, Progress, ProjectorLedger
 from readside.ports.probe import probe
 from readside.ports.store import Store
 
 #: Seconds that the projectors are kept away at a time, and between two renewals.
-_HELD = 30.0
+HELD = 30.0
 _RENEW_EVERY = 8.0
 #: Seconds in which the relay has looked at the progress again, wherever it is.
 _SURVEYED = 1.0
@@ -59,29 +59,57 @@ async def reset(
         SettingsError: readside does not know the projection.
         RefusedError, FencedError: somebody else is at it; repeat.
     """
-    ledger = PostgresLedger(session, app)
-    capture = await ledger.history()
+    ledger, leases = PostgresLedger(session, app), PostgresLeases(session, app, HELD)
     await _known(session, app, projection)
+
+    async def forget_notes() -> None:
+        await _delete(session, app, projection, "rewinds", "parked_events", "parked_documents")
+
+    return await begin_again(app, projection, ledger, leases, store, forget_notes, give_up=give_up)
+
+
+async def begin_again(
+    app: str,
+    projection: str,
+    ledger: ProjectorLedger,
+    leases: Leases,
+    store: Store,
+    forget_notes: Callable[[], Awaitable[None]],
+    *,
+    give_up: bool,
+) -> Reset:
+    """Do it, whatever the notes are kept in; see `reset`.
+
+    Args:
+        app: the app.
+        projection: its projection.
+        ledger: the projectors' notes.
+        leases: held for `HELD` seconds.
+        store: the read store, opened.
+        forget_notes: removes its wishes and its parked documents from the notes.
+        give_up: see `reset`.
+    """
+    capture = await ledger.history()
     if not capture.complete and not give_up:
         raise HistoryLostError(
             f"The history of {app} has restarted; what came before is in no log.",
             mend="repeat with --give-up, to begin with what there is",
         )
     units = [Unit(projection, number) for number in range(capture.partitions)]
-    async with _kept_away(PostgresLeases(session, app, _HELD), units) as held:
+    async with _kept_away(leases, units) as held:
         probe("reset.seized")
         await ledger.report([_from_the_beginning(lease, capture) for lease in held])
         await asyncio.sleep(_SURVEYED)
         capture = await ledger.history()
         removed = await store.reset(projection, _begins(held, capture, give_up=give_up))
         probe("reset.emptied")
-        await _delete(session, app, projection, "rewinds", "parked_events", "parked_documents")
+        await forget_notes()
     where = "where PostgreSQL's log reaches back to" if give_up else "the first event"
     return Reset(projection, removed, where)
 
 
 @asynccontextmanager
-async def _kept_away(leases: PostgresLeases, units: Sequence[Unit]) -> AsyncIterator[list[Lease]]:
+async def _kept_away(leases: Leases, units: Sequence[Unit]) -> AsyncIterator[list[Lease]]:
     """Hold the leases of all units, and go on holding them."""
     worker = f"reset-{uuid4().hex[:8]}"
 
@@ -96,7 +124,7 @@ async def _kept_away(leases: PostgresLeases, units: Sequence[Unit]) -> AsyncIter
         if len(held) < len(units):
             raise RefusedError(
                 "Another reset of this projection is under way.",
-                mend=f"wait for it; if it was killed, repeat in {_HELD:.0f} seconds",
+                mend=f"wait for it; if it was killed, repeat in {HELD:.0f} seconds",
             )
         yield held
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -32,6 +32,9 @@ class Folds:
         self._store = store
         self._parking = parking
         self._parked: dict[str, Hold] = {}
+        #: Documents whose retried events were written after the checkpoint. A store that goes back
+        #: behind such a write alone cannot be told by its checkpoint, so they are looked at again.
+        self._lately: set[str] = set()
         self._token = 0
         #: Bytes of a document, about.
         self._weight = 1
@@ -46,12 +49,23 @@ class Folds:
         self._token = token
         self._parked = dict(await self._parking.parked(self._unit))
         await self._correct()
+        self._lately = await self._repeat_retries(until)
+
+    async def _repeat_retries(
+        self, until: Position, keys: Container[str] | None = None
+    ) -> set[str]:
+        """See that the store has what was retried; return the documents."""
         found = await self._parking.retried(self._unit, until)
+        seen = set()
         for key, pairs in itertools.groupby(found, key=itemgetter(0)):
+            if keys is not None and key not in keys:
+                continue
+            seen.add(key)
             events = [event for _, event in pairs]
             released = await release(self._folder, self._store, self._unit, key, events)
             if released.failed is not None:
                 await self._park_again(key, events, released)
+        return seen
 
     async def _correct(self) -> None:
         """Take back what the store says of documents that were freed: it may have come back older."""
@@ -94,6 +108,8 @@ class Folds:
         """
         steps = self._route(records, untried)
         while True:
+            if self._lately:
+                await self._repeat_retries(expected.position, self._lately)
             folded, parked = await self._fold(steps, survived)
             if folded is None:
                 steps = self._route(records, untried)  # an operator freed a document meanwhile
@@ -101,6 +117,7 @@ class Folds:
             batch = Batch(*self._unit, expected, checkpoint, folded.writes, parked)
             outcome = await self._store.apply(batch)
             if outcome is Outcome.APPLIED:
+                self._lately.clear()  # to lose those the store has to lose this checkpoint too
                 return
             if outcome is Outcome.FENCED:
                 raise FencedError("the checkpoint is not as it was left")
@@ -172,6 +189,7 @@ class Folds:
         freed = {parked.step.key for parked in away} - holds.keys()
         for key in freed:
             self._parked.pop(key, None)
+        self._lately |= freed
         return None if freed else holds
 
 

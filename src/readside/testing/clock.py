@@ -38,19 +38,12 @@ class _Jump(selectors.SelectSelector):
 class _Task(asyncio.Task[Any]):
     """A task whose place in a set depends on when it was made, not on where in memory."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._number = next(_numbers)  # first: asyncio puts a task into a set when it is made
+    def __init__(self, *arguments: Any, number: int, **options: Any) -> None:
+        self._number = number  # first: asyncio puts a task into a set when it is made
         super().__init__(*arguments, **options)
 
     def __hash__(self) -> int:
         return self._number
-
-
-_numbers = itertools.count()
-
-
-def _make_task(loop: asyncio.AbstractEventLoop, job: Any, **options: Any) -> _Task:
-    return _Task(job, loop=loop, **options)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -59,9 +52,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jump = _Jump()
         super().__init__(self._jump)
-        self.set_task_factory(_make_task)
+        #: The loop's own: what ran in this process before must make no difference.
+        self._numbers = itertools.count()
+        self.set_task_factory(self._make_task)
         #: Rounding of the sums of waits must not let a timer be a moment too early.
         self._clock_resolution = 1e-6
+
+    def _make_task(self, loop: asyncio.AbstractEventLoop, job: Any, **options: Any) -> _Task:
+        return _Task(job, loop=loop, number=next(self._numbers), **options)
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""

@@ -33,19 +33,30 @@ class Life:
         self._further = further
         self._awake = asyncio.Event()
         self._awake.set()
+        #: Frozen or dead; a plain field, as it is looked at before and after every call.
+        self._held = False
+        self._hangs = False
         self.dead = False
 
     def freeze(self) -> None:
         """Stop, as by SIGSTOP: the world goes on."""
+        self._held = True
         self._awake.clear()
 
     def thaw(self) -> None:
         """Go on, and find out how late it is."""
-        self._awake.set()
+        if not self._hangs:
+            self._held = self.dead
+            self._awake.set()
+
+    def hang(self) -> None:
+        """Stand still until the end: nobody can thaw it."""
+        self._hangs = True
+        self.freeze()
 
     def end(self) -> None:
         """Die, as by SIGKILL."""
-        self.dead = True
+        self.dead = self._held = True
         self._awake.set()
 
     async def _breathe(self) -> None:
@@ -56,17 +67,21 @@ class Life:
 
     async def before(self, call: str) -> None:
         """See Gate."""
-        await self._breathe()
+        if self._held:
+            await self._breathe()
         if self._further is not None:
             await self._further.before(call)
-            await self._breathe()
+            if self._held:
+                await self._breathe()
 
     async def after(self, call: str) -> None:
         """See Gate."""
-        await self._breathe()
+        if self._held:
+            await self._breathe()
         if self._further is not None:
             await self._further.after(call)
-            await self._breathe()
+            if self._held:
+                await self._breathe()
 
 
 def gated(inner: AdapterT, name: str, gate: Gate) -> AdapterT:
@@ -89,6 +104,8 @@ class _Gated:
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._inner, name)
         if not inspect.iscoroutinefunction(attribute):
+            if inspect.ismethod(attribute):
+                self.__dict__[name] = attribute  # the next call finds it without a search
             return attribute
         call, gate = f"{self._name}.{name}", self._gate
 

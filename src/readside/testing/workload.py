@@ -1,22 +1,13 @@
-"""Events and projections which show every loss, repetition and reordering, and what they must come to.
-
-The truth is folded from the committed transactions by plain functions, beside the product's code.
-"""
+"""Events and projections which show every loss, repetition and reordering."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
-import msgspec
-
-from readside.adapters.memory.database import Transaction
 from readside.core.event import Event
-from readside.core.partition import partition_of
-from readside.core.position import Position
 from readside.core.projection import Projection
-from readside.core.record import Checkpoint
 from readside.core.view import View
 from readside.testing.world import World
 
@@ -38,6 +29,13 @@ class Removed(Event, key="id", type="thing.removed"):
 
 class Spoiled(Event, key="id", type="thing.spoiled"):
     """What the handler of the fragile projection cannot take."""
+
+    id: str
+    n: int
+
+
+class Deadly(Event, key="id", type="thing.deadly"):
+    """What ends the process whose handler of the mortal projection gets it."""
 
     id: str
     n: int
@@ -68,9 +66,22 @@ class Joined(View):
     parts: dict[str, list[int]]
 
 
-def projections() -> dict[str, Projection[Any]]:
-    """One of each kind."""
-    made: list[Projection[Any]] = [_last(), _count(), _trail(), _joined(), _fragile()]
+def _never() -> bool:
+    return False
+
+
+def projections(
+    mended: Callable[[], bool] = _never, fatal: Callable[[], None] | None = None
+) -> dict[str, Projection[Any]]:
+    """One of each kind.
+
+    Args:
+        mended: whether the handlers can take now what they could not.
+        fatal: ends or hangs the process; without it there is no mortal projection.
+    """
+    made: list[Projection[Any]] = [_last(), _count(), _trail(), _joined(), _fragile(mended)]
+    if fatal is not None:
+        made.append(_mortal(mended, fatal))
     return {projection.name: projection for projection in made}
 
 
@@ -115,159 +126,30 @@ def _joined() -> Projection[Joined]:
     return joined
 
 
-def _fragile() -> Projection[Trail]:
+def _fragile(mended: Callable[[], bool]) -> Projection[Trail]:
     fragile = Projection("fragile", Trail)
     fragile.on(Wrote)(_appended)
 
     @fragile.on(Spoiled)
-    def spoiled(event: Spoiled) -> Trail:
-        raise ValueError(f"cannot take {event.n}")
+    def spoiled(event: Spoiled, view: Trail | None) -> Trail:
+        if not mended():
+            raise ValueError(f"cannot take {event.n}")
+        return _appended(event, view)
 
     return fragile
 
 
-class Step(NamedTuple):
-    """One event of the history, as the truth sees it."""
+def _mortal(mended: Callable[[], bool], fatal: Callable[[], None]) -> Projection[Trail]:
+    mortal = Projection("mortal", Trail)
+    mortal.on(Wrote)(_appended)
 
-    position: Position
-    partition: int
-    type: str
-    value: dict[str, Any]
+    @mortal.on(Deadly)
+    def deadly(event: Deadly, view: Trail | None) -> Trail:
+        if not mended():
+            fatal()
+        return _appended(event, view)
 
-
-def steps(history: Iterable[Transaction], epoch: int, partitions: int) -> list[Step]:
-    """The committed history, event by event."""
-    return [
-        Step(
-            Position(epoch, transaction.lsn, ordinal),
-            partition_of(row.key, partitions),
-            row.type,
-            msgspec.json.decode(row.payload),
-        )
-        for transaction in history
-        for ordinal, row in enumerate(transaction.rows, 1)
-    ]
-
-
-Documents = dict[str, Any]
-
-
-def _fold_last(documents: Documents, step: Step) -> None:
-    if step.type == "thing.wrote":
-        documents[step.value["id"]] = {"n": step.value["n"]}
-    elif step.type == "thing.removed":
-        documents.pop(step.value["id"], None)
-
-
-def _fold_count(documents: Documents, step: Step) -> None:
-    if step.type == "thing.wrote":
-        document = documents.setdefault(step.value["id"], {"count": 0, "total": 0})
-        document["count"] += 1
-        document["total"] += step.value["n"]
-    elif step.type == "thing.removed":
-        documents.pop(step.value["id"], None)
-
-
-def _fold_trail(documents: Documents, step: Step) -> None:
-    documents.setdefault(step.value["id"], {"numbers": []})["numbers"].append(step.value["n"])
-
-
-def _fold_joined(documents: Documents, step: Step) -> None:
-    if step.type == "thing.wrote":
-        parts = documents.setdefault(step.value["target"], {"parts": {}})["parts"]
-        parts.setdefault(step.value["id"], []).append(step.value["n"])
-
-
-def _fold_fragile(documents: Documents, step: Step) -> None:
-    if isinstance(documents.get(step.value["id"]), str):
-        return  # it stays as wrong as it is
-    if step.type == "thing.wrote":
-        _fold_trail(documents, step)
-    elif step.type == "thing.spoiled":
-        documents[step.value["id"]] = f"{step.value['n']} neither parked nor waiting"
-
-
-_FOLDS: Mapping[str, Callable[[Documents, Step], None]] = {
-    "last": _fold_last,
-    "count": _fold_count,
-    "trail": _fold_trail,
-    "joined": _fold_joined,
-    "fragile": _fold_fragile,
-}
-
-
-def truth(projection: str, some: Iterable[Step]) -> Documents:
-    """The documents that these events come to."""
-    documents: Documents = {}
-    fold = _FOLDS[projection]
-    for step in some:
-        fold(documents, step)
-    return documents
-
-
-def stored(world: World, projection: str) -> Documents:
-    """The documents that the store has."""
-    prefix = f"{projection}:"
-    return {
-        name.removeprefix(prefix): msgspec.json.decode(document)
-        for name, document in world.library.shelves.documents.items()
-        if name.startswith(prefix)
-    }
-
-
-def differences(world: World) -> list[str]:
-    """Where the store is not exactly what its own checkpoints say: at any moment there is none.
-
-    Parked events are not in their documents, and nothing after them is. A store that applies
-    document by document runs ahead of its checkpoints, so it is looked at only where they are
-    at the end.
-    """
-    notes = world.database.tables.notes
-    if notes is None or (world.shape.piecemeal and world.behind()):
-        return []
-    history = steps(world.database.tables.transactions, notes.epoch, notes.partitions)
-    found = []
-    for name in world.projections:
-        checkpoints = world.checkpoints(name)
-        parked = waiting(world, name)
-        reached = [step for step in history if _reached(checkpoints, step)]
-        free = [step for step in reached if (step.partition, step.position) not in parked]
-        found += _overtaking(name, parked, free)
-        expected, actual = truth(name, free), stored(world, name)
-        found += [
-            f"{name}:{key} is {actual.get(key)}, not {expected.get(key)}"
-            for key in sorted(expected.keys() | actual.keys())
-            if actual.get(key) != expected.get(key)
-        ]
-    return found
-
-
-def waiting(world: World, projection: str) -> dict[tuple[int, Position], str]:
-    """The keys of the documents that events are parked for, by partition and position."""
-    return {
-        (unit.partition, position): key
-        for unit, key, position in world.database.tables.parked_events
-        if unit.projection == projection
-    }
-
-
-def _overtaking(
-    projection: str, parked: Mapping[tuple[int, Position], str], free: Iterable[Step]
-) -> list[str]:
-    first: dict[str, Position] = {}
-    for (_, position), key in parked.items():
-        first[key] = min(position, first.get(key, position))
-    return [
-        f"{projection}:{step.value['id']} contains {step.value['n']}, which has to wait"
-        for step in free
-        if step.type != "thing.removed"
-        and step.position > first.get(step.value["id"], step.position)
-    ]
-
-
-def _reached(checkpoints: Mapping[int, Checkpoint], step: Step) -> bool:
-    checkpoint = checkpoints.get(step.partition)
-    return checkpoint is not None and step.position <= checkpoint.position
+    return mortal
 
 
 class Writer:
@@ -278,15 +160,22 @@ class Writer:
         chance: where chance comes from.
         things: how many things there are.
         spoil: the probability that an event is one which cannot be handled.
+        deadly: the probability that it ends the process.
     """
 
     def __init__(
-        self, world: World, chance: random.Random, things: int = 5, spoil: float = 0.0
+        self,
+        world: World,
+        chance: random.Random,
+        things: int = 5,
+        spoil: float = 0.0,
+        deadly: float = 0.0,
     ) -> None:
         self._world = world
         self._chance = chance
         self._things = things
         self._spoil = spoil
+        self._deadly = deadly
         self.n = 0
 
     def event(self) -> Event:
@@ -296,6 +185,8 @@ class Writer:
         thing = f"thing-{chance.randrange(self._things)}"
         if chance.random() < self._spoil:
             return Spoiled(thing, self.n)
+        if self._deadly and chance.random() < self._deadly:
+            return Deadly(thing, self.n)
         if chance.random() < 0.15:
             return Removed(thing, self.n)
         return Wrote(thing, self.n, f"target-{chance.randrange(2)}")

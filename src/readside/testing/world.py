@@ -7,9 +7,9 @@ the code that has to live with it, in virtual time and without a server.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from readside.adapters.direct.broker import DirectBroker
@@ -21,6 +21,7 @@ from readside.adapters.memory.parking import MemoryParking
 from readside.adapters.memory.source import MemorySource
 from readside.adapters.memory.store import Library, MemoryStore, PiecemealStore
 from readside.core.errors import UnavailableError
+from readside.core.position import Position
 from readside.core.projection import Projection
 from readside.core.record import Checkpoint
 from readside.ports.broker import Broker
@@ -35,12 +36,70 @@ from readside.testing.faults import Gate, Life, gated
 
 ResultT = TypeVar("ResultT")
 
-_here: ContextVar[Process | None] = ContextVar("readside_testing_process", default=None)
+#: Seconds after which a process ends itself that hangs.
+_STALL_SECONDS = 30.0
+
+_here: ContextVar[Body | None] = ContextVar("readside_testing_process", default=None)
 
 
-def here() -> Process | None:
+def here() -> Body | None:
     """The process that runs this code."""
     return _here.get()
+
+
+class Body:
+    """What lives and dies: a process, whatever it does.
+
+    Args:
+        name: its own.
+        gate: see World.
+    """
+
+    def __init__(self, name: str, gate: Gate | None) -> None:
+        self.name = name
+        self.life = Life(gate)
+        #: Set when `World.die` has ended it.
+        self.died = asyncio.Event()
+
+    def die(self) -> None:
+        """Have no more effects."""
+        self.life.end()
+        self.died.set()
+
+    def hang(self) -> None:
+        """Stand still, and end by itself when that has lasted too long."""
+        self.life.hang()
+        asyncio.get_running_loop().call_later(_STALL_SECONDS, self.die)
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do something as this process."""
+        context = copy_context()
+        context.run(_here.set, self)
+        return asyncio.get_running_loop().create_task(work, name=self.name, context=context)
+
+
+@dataclass
+class Acts:
+    """What operators did: it changes what the documents have to be."""
+
+    #: Where a projection was begun again, by name and partition.
+    starts: dict[tuple[str, int], Position] = field(default_factory=dict)
+    #: Documents of which events were retried or given up, by projection and key.
+    touched: set[tuple[str, str]] = field(default_factory=set)
+    #: Events that were given up, by projection, partition and position.
+    discarded: set[tuple[str, int, Position]] = field(default_factory=set)
+    #: Projections of which nothing can be said until they are begun again, or found in step.
+    shaken: set[str] = field(default_factory=set)
+    #: Whether the history restarts and perhaps nobody has seen it yet: what is begun again meanwhile
+    #: may begin in the old one.
+    restarting: bool = False
+
+    def begin_again(self, projection: str, checkpoints: Mapping[int, Checkpoint]) -> None:
+        """Note that a projection is empty, and begins at these checkpoints."""
+        for partition, checkpoint in checkpoints.items():
+            self.starts[projection, partition] = checkpoint.position
+        self.touched = {name for name in self.touched if name[0] != projection}
+        self.discarded = {name for name in self.discarded if name[0] != projection}
 
 
 @dataclass(frozen=True)
@@ -89,6 +148,7 @@ class World:
         self.log = Log()
         self.library = Library()
         self.processes: list[Process] = []
+        self.acts = Acts()
         self._started = 0
 
     def start(self, *, relay: bool = True, projector: bool = True) -> Process:
@@ -103,8 +163,7 @@ class World:
         """Let the process that runs this code die; for `DieAt`."""
         process = here()
         if process is not None:
-            process.life.end()
-            process.died.set()
+            process.die()
 
     async def close(self) -> None:
         """End all processes."""
@@ -142,13 +201,18 @@ class World:
             self.processes.remove(process)
             self.start(relay=process.relays, projector=process.projects)
 
-    def behind(self) -> list[str]:
+    def halted(self, projection: str) -> bool:
+        """Whether readers of a projection are told that it is wrong."""
+        found = self.library.shelves.halted
+        return any(reason for (_, name, _), reason in found.items() if name == projection)
+
+    def behind(self, projections: Iterable[str] | None = None) -> list[str]:
         """The units whose checkpoints do not claim everything that was committed."""
         notes, transactions = self.database.tables.notes, self.database.tables.transactions
         epoch = notes.epoch if notes else 0
         newest = transactions[-1].lsn if transactions else 0
         late = []
-        for name in self.projections:
+        for name in self.projections if projections is None else projections:
             found = self.checkpoints(name)
             for partition in range(self.shape.partitions):
                 position = found[partition].position if partition in found else None
@@ -157,14 +221,11 @@ class World:
         return late
 
 
-class Process:
+class Process(Body):
     """One process of readside, as `readside run` starts it."""
 
     def __init__(self, world: World, name: str, relay: bool, projector: bool) -> None:  # noqa: FBT001 - see World.start
-        self.name = name
-        self.life = Life(world.gate)
-        #: Set when `World.die` has ended it.
-        self.died = asyncio.Event()
+        super().__init__(name, world.gate)
         self.relay: Relay | None = None
         self.projector: Projector | None = None
         self._world = world
@@ -175,10 +236,7 @@ class Process:
 
     def start(self) -> None:
         """Begin to work."""
-        context = copy_context()
-        context.run(_here.set, self)
-        loop = asyncio.get_running_loop()
-        self._task = loop.create_task(self._run(), name=self.name, context=context)
+        self._task = self.begin(self._run())
 
     @property
     def ended(self) -> bool:
@@ -260,7 +318,7 @@ class Process:
             gated(world.clock, "clock", life),
             settle_delay=world.shape.settle_delay,
         )
-        alone = world.shape.direct and self.relay is not None
+        alone = world.shape.direct
         return Projector(world.projections, around, capture.partitions, alone=alone)
 
     def _make_relay(self, broker: Broker) -> Relay:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import ClassVar
 
 from readside.core.batching import Limits
@@ -17,6 +18,8 @@ from readside.ports.traits import Promise
 _FULL = 4000
 #: Bytes that wait for one subscriber before the relay has to wait.
 _FULL_BYTES = 8 * 1024 * 1024
+
+_PAYLOAD = attrgetter("payload")
 
 
 class DirectBroker:
@@ -86,7 +89,7 @@ class _Reader:
     async def put(self, records: Sequence[Record]) -> None:
         await self._room.wait()
         self._records.extend(records)
-        self._size += sum(len(record.payload) for record in records)
+        self._size += sum(map(len, map(_PAYLOAD, records)))
         self._arrived.set()
         self._note_room()
 
@@ -103,19 +106,28 @@ class _Reader:
                     await self._arrived.wait()
             except TimeoutError:
                 pass
-        records: list[Record] = []
-        size = 0
-        while self._records and len(records) < limits.records and size < limits.size:
-            record = self._records.popleft()
-            size += len(record.payload)
-            records.append(record)
-        self._size -= size
+        records = self._take(limits)
         self._note_room()
         # A watermark speaks of everything before it, so it waits until that was read.
         watermark = None
         if not self._records:
             watermark, self._watermark = self._watermark, None
         return Delivery(records, watermark)
+
+    def _take(self, limits: Limits) -> list[Record]:
+        if len(self._records) <= limits.records and self._size <= limits.size:
+            records = list(self._records)  # by far the most frequent: all of them
+            self._records.clear()
+            self._size = 0
+            return records
+        records = []
+        size = 0
+        while self._records and len(records) < limits.records and size < limits.size:
+            record = self._records.popleft()
+            size += len(record.payload)
+            records.append(record)
+        self._size -= size
+        return records
 
     def _note_room(self) -> None:
         if len(self._records) < _FULL and self._size < _FULL_BYTES:

@@ -74,11 +74,12 @@ def _popen(command: Command, log: BinaryIO) -> subprocess.Popen[bytes]:
         group=account.gid if account else None,
         extra_groups=[] if account else None,
         # Python calls it after it has changed the user, and a change of user clears the signal.
-        preexec_fn=functools.partial(_die_with, os.getpid(), int(command.death_signal)),  # noqa: PLW1509
+        preexec_fn=functools.partial(die_with, os.getpid(), int(command.death_signal)),  # noqa: PLW1509
     )
 
 
-def _die_with(parent: int, number: int) -> None:
+def die_with(parent: int, number: int) -> None:
+    """In a child before it runs its program: let it get signal `number` when `parent` dies; Linux only."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
         if os.getppid() != parent:  # it died before we asked to be told

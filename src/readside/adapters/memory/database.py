@@ -8,9 +8,10 @@ everything back, and log positions are then used a second time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from readside.core.chain import Head
 from readside.core.errors import SchemaError, UnavailableError
@@ -21,6 +22,8 @@ from readside.ports.ledger import Hold, Progress, Shipped, Waiting
 
 #: Seconds after which the server drops a reader of the slot that it does not hear of.
 SENDER_TIMEOUT = 10.0
+#: Seconds after which a statement gives up that waits for a lock.
+LOCK_TIMEOUT = 15.0
 #: Bytes of log that a transaction or one of its rows takes.
 _BYTES = 16
 _FIRST_LSN = 0x1000
@@ -75,6 +78,7 @@ class Notes:
     #: Empty for the origin everywhere.
     heads: tuple[Head, ...] = ()
     shipped: Shipped | None = None
+    timeline: int = 1
 
 
 class Leased(NamedTuple):
@@ -100,6 +104,9 @@ class Tables:
     """Everything that goes back in time with the database."""
 
     system: str
+    timeline: int = 1
+    #: Where the log left each earlier timeline.
+    switches: dict[int, int] = field(default_factory=dict)
     flushed: int = _FIRST_LSN
     transactions: list[Transaction] = field(default_factory=list)
     slot: Slot | None = None
@@ -119,6 +126,7 @@ class Tables:
         """A copy that shares only what never changes."""
         return replace(
             self,
+            switches=dict(self.switches),
             transactions=list(self.transactions),
             projections=dict(self.projections),
             progress=dict(self.progress),
@@ -129,6 +137,16 @@ class Tables:
             parked_events=dict(self.parked_events),
             retried=dict(self.retried),
         )
+
+    def forget_notes(self, projection: str) -> None:
+        """Delete the wishes of a projection, and its parked documents."""
+        units = [unit for unit in self.rewinds if unit.projection == projection]
+        for unit in units:
+            del self.rewinds[unit]
+        tables: list[dict[Any, Any]] = [self.parked_documents, self.parked_events, self.retried]
+        for table in tables:
+            for name in [name for name in table if name[0].projection == projection]:
+                del table[name]
 
 
 def loop_time() -> float:
@@ -152,6 +170,10 @@ class Database:
         self.tables = Tables("system-1")
         #: Set and replaced whenever the log grows, so that readers of it wake up.
         self.grown = asyncio.Event()
+        #: Grows whenever all connections end; what was not committed by then never is.
+        self.outages = 0
+        self._locks: dict[object, asyncio.Lock] = {}
+        self._timelines = 1
         self._reader: object | None = None
         self._heard_at = 0.0
         self._recorded = 0
@@ -179,7 +201,9 @@ class Database:
             lsn = tables.flushed
             tables.slot = Slot(lsn, lsn)
             epoch = 1 + int(self.now())
-            tables.notes = Notes(epoch, True, tables.system, self._partitions, lsn, lsn)
+            tables.notes = Notes(
+                epoch, True, tables.system, self._partitions, lsn, lsn, timeline=tables.timeline
+            )
 
     def notes(self, app: str) -> Notes:
         """The notes about the capture of an app.
@@ -255,6 +279,7 @@ class Database:
     def stop(self) -> None:
         """End every connection and refuse new ones."""
         self.running = False
+        self.outages += 1
         self._reader = None
         self._grow(self.tables.flushed)
 
@@ -268,6 +293,13 @@ class Database:
         if self.tables.slot is not None:
             self.tables.slot = replace(self.tables.slot, confirmed=self.tables.slot.durable)
         self.start()
+
+    def advance_slot(self) -> None:
+        """Let somebody move the slot past everything."""
+        self._reader = None
+        if self.tables.slot is not None:
+            self.tables.slot = Slot(self.tables.flushed, self.tables.flushed)
+        self._grow(self.tables.flushed)
 
     def drop_slot(self) -> None:
         """Let somebody drop the slot."""
@@ -293,3 +325,34 @@ class Database:
         if not slot:
             self.tables.slot = None
         self.start()
+
+    def promote(self, standby: Tables, *, slot: bool = True) -> None:
+        """Fail over to a standby that has come as far as this backup."""
+        self.restore(standby, slot=slot)
+        tables = self.tables
+        self._timelines += 1
+        tables.switches[tables.timeline] = tables.flushed
+        tables.timeline = self._timelines
+
+    def move(self, backup: Tables) -> None:
+        """Load a dump into another cluster, whose log is somewhere else."""
+        self.restore(backup)
+        self.tables.system += "+"
+
+    @asynccontextmanager
+    async def locked(self, *names: object) -> AsyncIterator[None]:
+        """Hold locks as a transaction does, always taken in the same order.
+
+        Raises:
+            UnavailableError: they are not to be had in time.
+        """
+        async with AsyncExitStack() as held:
+            for name in sorted(set(names), key=repr):
+                lock = self._locks.setdefault(name, asyncio.Lock())
+                try:
+                    async with asyncio.timeout(LOCK_TIMEOUT):
+                        await lock.acquire()
+                except TimeoutError:
+                    raise UnavailableError("A lock is not to be had.") from None
+                held.callback(lock.release)
+            yield

@@ -27,17 +27,20 @@ class MemoryLedger:
         slot = tables.slot
         seen = Seen(
             tables.system,
-            1,
-            None,
+            tables.timeline,
+            tables.switches.get(notes.timeline),
             tables.flushed,
             slot is not None,
             slot.confirmed if slot else None,
             slot.lost if slot else "",
         )
         shipped = notes.shipped.lsn if notes.shipped else 0
-        known = Known(notes.epoch, notes.system, 1, notes.confirmed, shipped)
+        known = Known(notes.epoch, notes.system, notes.timeline, notes.confirmed, shipped)
         if restarted(known, newest, seen):
             self._begin_epoch(notes, newest)
+        tables = self._database.tables
+        if tables.notes is not None and tables.notes.timeline < tables.timeline:
+            tables.notes = replace(tables.notes, timeline=tables.timeline)
         return _capture(self._database.notes(app))
 
     def _begin_epoch(self, notes: Notes, newest: Position) -> None:
@@ -46,7 +49,9 @@ class MemoryLedger:
         database.drop_slot()
         tables.slot = Slot(lsn, lsn)
         epoch = max(notes.epoch + 1, newest.epoch + 1, int(database.now()))
-        tables.notes = Notes(epoch, False, tables.system, notes.partitions, lsn, lsn)
+        tables.notes = Notes(
+            epoch, False, tables.system, notes.partitions, lsn, lsn, timeline=tables.timeline
+        )
 
     async def confirm(self, bookmark: Bookmark) -> None:
         """See ports.ledger."""

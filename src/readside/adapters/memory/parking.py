@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from readside.adapters.memory.database import Database, Tables
-from readside.core.errors import LeaseLostError
+from readside.core.errors import LeaseLostError, UnavailableError
 from readside.core.leases import Unit
 from readside.core.position import Position
 from readside.ports.ledger import Hold, Parked, Waiting
@@ -28,7 +29,12 @@ class MemoryParking:
         self, unit: Unit, steps: Sequence[Parked], token: int | None = None
     ) -> Mapping[str, Hold]:
         """See ports.ledger."""
-        tables = await self._database.reach()
+        async with self._database.locked(*((unit, step.key) for step, _, _ in steps)):
+            return self._put_away(await self._database.reach(), unit, steps, token)
+
+    def _put_away(
+        self, tables: Tables, unit: Unit, steps: Sequence[Parked], token: int | None
+    ) -> Mapping[str, Hold]:
         leased = tables.leases.get(unit)
         if token is not None and (leased is None or leased.token != token):
             raise LeaseLostError("a newer owner has the lease")
@@ -78,10 +84,37 @@ class MemoryParking:
             if name[2] <= until:
                 tables.retried[name] = tables.parked_events.pop(name)
 
+    async def discard(self, unit: Unit, key: str, position: Position, *, whole: bool) -> int:
+        """Give up the event that fails, or all that wait; say how many."""
+        tables = await self._database.reach()
+        events = tables.parked_events
+        of_document = sorted(name for name in events if name[:2] == (unit, key))
+        gone = of_document if whole else [name for name in of_document if name[2] == position]
+        left = [name for name in of_document if name not in gone and name[2] > position]
+        for name in gone:
+            discarded = events.pop(name)
+            # The next one waits for what this one has waited for, no longer for this.
+            if left and events[left[0]].base == name[2].encode():
+                events[left[0]] = events[left[0]]._replace(base=discarded.base)
+        return len(gone)
+
+    @asynccontextmanager
+    async def freeing(self, unit: Unit, key: str) -> AsyncIterator[bool]:
+        """The transaction which lets a document move on if nothing waits for it; whether it may.
+
+        Raises:
+            UnavailableError: the server went away before the end; the document is as it was.
+        """
+        async with self._database.locked((unit, key)):
+            tables, outages = await self._database.reach(), self._database.outages
+            idle = not any(name[:2] == (unit, key) for name in tables.parked_events)
+            yield idle
+            if self._database.outages > outages:
+                raise UnavailableError("The connection to the database in memory broke.")
+            if idle:
+                tables.parked_documents.pop((unit, key), None)
+
     async def free(self, unit: Unit, key: str) -> bool:
         """Let a document move on, if nothing waits for it; say whether it may."""
-        tables = await self._database.reach()
-        if any(name[:2] == (unit, key) for name in tables.parked_events):
-            return False
-        tables.parked_documents.pop((unit, key), None)
-        return True
+        async with self.freeing(unit, key) as idle:
+            return idle

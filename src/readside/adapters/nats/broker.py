@@ -13,7 +13,7 @@ from nats.js.errors import NotFoundError
 
 from readside.adapters.nats.link import FAILURES, PATIENCE, Link
 from readside.adapters.nats.subscription import NatsSubscription
-from readside.adapters.nats.wire import headers_of, record_of, watermark_text
+from readside.adapters.nats.wire import Reader, Writer, watermark_text
 from readside.core.errors import (
     BrokerUncertainError,
     DecodeError,
@@ -60,6 +60,7 @@ class NatsBroker:
         self._partitions = 0
         self._identity = ""
         self._sequence: int | None = None
+        self._writer = Writer()
 
     @property
     def stream(self) -> str:
@@ -127,7 +128,9 @@ class NatsBroker:
             except FAILURES as error:
                 raise self._link.translate(error) from error
             try:
-                record = record_of(partition, last.data or b"", last.headers or {}, "")
+                record = Reader(partition).record_of(
+                    last.subject or "", last.data or b"", last.headers
+                )
             except DecodeError as error:
                 # As if it held nothing: what it has is sent again, and changes nothing.
                 log.warning("stream %s, partition %s: %s", self.stream, partition, error)
@@ -144,7 +147,7 @@ class NatsBroker:
         if not records:
             return
         client = await self._link.client()
-        publish, app = client.publish, self._app
+        publish, app, headers_of = client.publish, self._app, self._writer.headers_of
         batch = list(records)
         try:
             if self._sequence is None:
@@ -170,7 +173,7 @@ class NatsBroker:
         client = await self._link.client()
         subject = f"{self._app}.{record.partition}.{record.type}"
         answer = await client.request(
-            subject, record.payload, timeout=PATIENCE, headers=headers_of(record)
+            subject, record.payload, timeout=PATIENCE, headers=self._writer.headers_of(record)
         )
         ack = msgspec.json.decode(answer.data, type=_Ack)
         if ack.error is not None or ack.seq == 0:

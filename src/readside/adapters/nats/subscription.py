@@ -14,7 +14,7 @@ from nats.aio.subscription import Subscription as NatsSubscriptionHandle
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from readside.adapters.nats.link import FAILURES, Link
-from readside.adapters.nats.wire import record_of, watermark_of
+from readside.adapters.nats.wire import Reader, watermark_of
 from readside.core.batching import Limits
 from readside.core.errors import DecodeError, UnavailableError
 from readside.core.record import Record, Watermark
@@ -47,6 +47,7 @@ class NatsSubscription:
         self._subject = subject
         self._partition = partition
         self._identity = identity
+        self._reader = Reader(partition)
         self._messages: deque[Msg] = deque()
         self._watermark: Watermark | None = None
         self._arrived = asyncio.Event()
@@ -110,13 +111,13 @@ class NatsSubscription:
     def _take(self, limits: Limits) -> list[Record]:
         records: list[Record] = []
         size = 0
-        messages, partition, identity = self._messages, self._partition, self._identity
+        messages, record_of, identity = self._messages, self._reader.record_of, self._identity
         while messages and len(records) < limits.records and size < limits.size:
             message = messages.popleft()
             size += len(message.data)
             offset = f"{identity}:{_stream_sequence(message.reply)}"
             try:
-                records.append(record_of(partition, message.data, message.headers or {}, offset))
+                records.append(record_of(message.subject, message.data, message.headers, offset))
             except DecodeError as error:
                 # Somebody else publishes here. If it was one of ours, the chain will show a hole.
                 log.warning("passed over on %s: %s", message.subject, error)

@@ -1,11 +1,10 @@
-"""How records look on NATS: the event's plain JSON, and three headers.
+"""How records look on NATS: the event's plain JSON, and one header.
 
-    subject            <app>.<partition>.<type>
-    Readside-Id        the event's id
-    Readside-Event     <type> <version> <key, percent-encoded>
-    Readside-Chain     <position> <predecessor> <nth> <recorded at, microseconds since 1970> <settled>
+    subject     <app>.<partition>.<type>
+    Readside    <id> <version> <position> <predecessor> <nth> <committed at, microseconds since 1970>
+                <settled> <key, percent-encoded>
 
-Few and short, for every header costs both sides. Trace context travels in headers of its own;
+One and short, for every header costs both sides. Trace context travels in headers of its own;
 one whose name NATS forbids or keeps for itself travels as Readside-X-<name, percent-encoded>.
 """
 
@@ -18,34 +17,51 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from readside.core.errors import DecodeError
-from readside.core.position import Position
+from readside.core.position import BEGINNING, Encoder, Position
 from readside.core.record import Record, Watermark
 
-ID = "Readside-Id"
-EVENT = "Readside-Event"
-CHAIN = "Readside-Chain"
+HEADER = "Readside"
 _OTHER = "Readside-X-"
 
 #: Names that mean something to the server, to its clients or to readside.
-_KEPT = re.compile(r"(readside|nats)-|(status|description)$", re.IGNORECASE)
+_KEPT = re.compile(r"(readside|nats)-|(readside|status|description)$", re.IGNORECASE)
 _TOKEN = re.compile(r"[!#$&'*+\-.^_`|~0-9A-Za-z]+")
 
 
-def headers_of(record: Record) -> dict[str, str]:
-    """The headers of a record's message."""
-    key = record.key if record.key.isalnum() and record.key.isascii() else quote(record.key)
-    headers = {
-        ID: record.id,
-        EVENT: f"{record.type} {record.version} {key}",
-        CHAIN: f"{record.position.encode()} {record.predecessor.encode()} {record.nth}"
-        f" {record.recorded_at} {record.settled:x}",
-    }
-    if record.headers:
-        headers |= {
-            _name(name): quote(str(value), safe=_SAFE)
-            for name, value in _object(record.headers).items()
+class Writer:
+    """Writes the headers of messages.
+
+    A record's predecessor is nearly always the record before it in its partition, whose position
+    was written a moment ago.
+    """
+
+    def __init__(self) -> None:
+        self._encode = Encoder().encode
+        self._last: dict[int, tuple[Position, str]] = {}
+
+    def headers_of(self, record: Record) -> dict[str, str]:
+        """The headers of a record's message."""
+        partition, position, predecessor, nth, id_, _, key, version, _, recorded_at, further, _, settled = record  # fmt: skip
+        text = self._encode(position)
+        before, before_text = self._last.get(partition, _NOTHING)
+        if before != predecessor:
+            before_text = predecessor.encode()
+        self._last[partition] = (position, text)
+        if not (key.isalnum() and key.isascii()):
+            key = quote(key)
+        headers = {
+            HEADER: f"{id_} {version} {text} {before_text} {nth} {recorded_at} {settled:x} {key}"
         }
-    return headers
+        if further:
+            headers |= {
+                _name(name): quote(str(value), safe=_SAFE)
+                for name, value in _object(further).items()
+            }
+        return headers
+
+
+#: A position that no record has, for its ordinal.
+_NOTHING = (BEGINNING, BEGINNING.encode())
 
 
 def _object(text: bytes) -> dict[str, Any]:
@@ -69,40 +85,51 @@ def _further(headers: dict[str, str]) -> bytes:
     kept = {
         unquote(name.removeprefix(_OTHER)): unquote(value)
         for name, value in headers.items()
-        if name not in (ID, EVENT, CHAIN)
+        if name != HEADER
     }
     return msgspec.json.encode(kept)
 
 
-def record_of(partition: int, payload: bytes, headers: dict[str, str], offset: str) -> Record:
-    """Read a message back.
+class Reader:
+    """Reads the messages of one partition back."""
 
-    Raises:
-        DecodeError: it is not one of readside's.
-    """
-    try:
-        type_, version, key = headers[EVENT].split(" ", 2)
-        position, predecessor, nth, recorded_at, settled = headers[CHAIN].split(" ")
-        further = b""
-        if len(headers) > 3:  # noqa: PLR2004 - our own three
-            further = _further(headers)
-        return Record(
-            partition,
-            Position.decode(position),
-            Position.decode(predecessor),
-            int(nth),
-            headers[ID],
-            type_,
-            unquote(key) if "%" in key else key,
-            int(version),
-            payload,
-            int(recorded_at),
-            further,
-            offset,
-            int(settled, 16),
-        )
-    except (KeyError, ValueError) as error:
-        raise DecodeError(f"A message on the stream is not readside's: {error!r}") from error
+    def __init__(self, partition: int) -> None:
+        self._partition = partition
+        # The position of the latest record is nearly always the predecessor of the next one.
+        self._last, self._last_text = _NOTHING
+
+    def record_of(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None, offset: str = ""
+    ) -> Record:
+        """Read a message.
+
+        Raises:
+            DecodeError: it is not one of readside's.
+        """
+        try:
+            headers = headers or {}
+            id_, version, position, before, nth, recorded_at, settled, key = headers[HEADER].split(" ")  # fmt: skip
+            _, _, type_ = subject.split(".", 2)
+            at = Position.decode(position)
+            predecessor = self._last if before == self._last_text else Position.decode(before)
+            self._last, self._last_text = at, position
+            return Record(
+                self._partition,
+                at,
+                predecessor,
+                int(nth),
+                id_,
+                type_,
+                unquote(key) if "%" in key else key,
+                1 if version == "1" else int(version),
+                payload,
+                int(recorded_at),
+                _further(headers) if len(headers) > 1 else b"",
+                offset,
+                0 if settled == "0" else int(settled, 16),
+            )
+        except (KeyError, ValueError) as error:
+            raise DecodeError(f"A message on the stream is not readside's: {error!r}") from error
 
 
 def watermark_text(watermark: Watermark) -> bytes:

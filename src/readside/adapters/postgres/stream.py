@@ -19,6 +19,8 @@ log = logging.getLogger("readside.relay")
 
 #: Bytes buffered before reading pauses: TCP then slows the server down.
 _ENOUGH = 16 * 1024 * 1024
+#: Bytes taken in one turn of the event loop.
+_AT_ONCE = 64 * 1024
 
 
 class ReplicationStream:
@@ -127,12 +129,18 @@ class ReplicationStream:
     def _readable(self) -> None:
         if self._connection is None:
             return
-        try:
-            self._connection.pgconn.consume_input()
-        except psycopg.Error as error:
-            self._fail(error)
-            return
-        self._drain()
+        consume = self._connection.pgconn.consume_input
+        until = min(self._buffered + _AT_ONCE, _ENOUGH)
+        before = -1
+        # libpq takes 16 kB at a time: batches would stay that small however much has come.
+        while self._watched is not None and before < self._buffered < until:
+            before = self._buffered
+            try:
+                consume()
+            except psycopg.Error as error:
+                self._fail(error)
+                return
+            self._drain()
 
     def _drain(self) -> None:
         if self._connection is None:

@@ -1,51 +1,52 @@
 -- Applies one batch: checks everything first, then writes; Lua has no rollback.
--- KEYS: checkpoints hash, positions hash, parked hash, then the documents' keys.
--- ARGV: partition, expected checkpoint, new checkpoint ('' leaves it), number of documents, then for each
---       document its field, expected positions, new positions, and '=' .. JSON or '-' to delete; then
---       field and entry of each parked document.
+-- KEYS: checkpoints hash, positions hash, parked hash, then the key of each document.
+-- ARGV: partition, expected checkpoint, new checkpoint ('' leaves it); then in columns, for n documents:
+--       n times the expected positions; n times field and new positions; n times the JSON, '' to delete;
+--       then field and entry of each parked document.
 -- Positions are compared as texts: Lua's numbers lose bits above 2^53.
-local partition, expected, checkpoint, count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local partition, expected, checkpoint = ARGV[1], ARGV[2], ARGV[3]
 if checkpoint ~= '' then
     local current = redis.call('HGET', KEYS[1], partition) or ''
     if current ~= expected then
         return 'FENCED'
     end
 end
+local count = #KEYS - 3
+local pairs_from, documents_from = 3 + count, 3 + 3 * count
 local chunk = 1000
 for first = 1, count, chunk do
     local last = math.min(count, first + chunk - 1)
     local fields = {}
     for n = first, last do
-        fields[#fields + 1] = ARGV[1 + 4 * n]
+        fields[n - first + 1] = ARGV[pairs_from + 2 * n - 1]
     end
     local stored = redis.call('HMGET', KEYS[2], unpack(fields))
     for n = first, last do
-        if (stored[n - first + 1] or '') ~= ARGV[2 + 4 * n] then
+        if (stored[n - first + 1] or '') ~= ARGV[3 + n] then
             return 'CONFLICT'
         end
     end
 end
-local parked = 5 + 4 * count
+local parked = documents_from + count + 1
 if #ARGV >= parked then
     redis.call('HLEN', KEYS[3]) -- fails here, before anything is written, if it is no hash
 end
 for first = 1, count, chunk do
     local last = math.min(count, first + chunk - 1)
-    local positions, documents, gone = {}, {}, {}
+    local documents, gone = {}, {}
+    local at = 0
     for n = first, last do
-        local at = 4 * n
-        positions[#positions + 1] = ARGV[1 + at]
-        positions[#positions + 1] = ARGV[3 + at]
-        local document = ARGV[4 + at]
-        if string.byte(document, 1) == 61 then
-            documents[#documents + 1] = KEYS[3 + n]
-            documents[#documents + 1] = string.sub(document, 2)
+        local document = ARGV[documents_from + n]
+        if document ~= '' then
+            documents[at + 1] = KEYS[3 + n]
+            documents[at + 2] = document
+            at = at + 2
         else
             gone[#gone + 1] = KEYS[3 + n]
         end
     end
-    redis.call('HSET', KEYS[2], unpack(positions))
-    if #documents > 0 then
+    redis.call('HSET', KEYS[2], unpack(ARGV, pairs_from + 2 * first - 1, pairs_from + 2 * last))
+    if at > 0 then
         redis.call('MSET', unpack(documents))
     end
     if #gone > 0 then

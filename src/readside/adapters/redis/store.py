@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import redis.asyncio as redis
 from redis import exceptions as failures
 
+from readside.adapters.redis.packing import packing
 from readside.core.errors import FencedError, ReadsideError, RefusedError, UnavailableError
 from readside.core.folding import Batch, Stored
 from readside.core.record import Checkpoint
@@ -76,7 +77,7 @@ class RedisStore:
         self._server = f"Redis at {parts.hostname}:{parts.port or 6379}"
         scheme = "rediss" if parts.scheme == "rediss" else "redis"
         # A cancelled command drops its connection, so a late answer can never be taken for another's.
-        self._client: Any = redis.Redis.from_url(
+        pool: Any = redis.ConnectionPool.from_url(
             parts._replace(scheme=scheme).geturl(),
             socket_connect_timeout=3,
             socket_timeout=15,
@@ -87,6 +88,8 @@ class RedisStore:
             protocol=2,
             client_name="readside",
         )
+        pool.connection_class = packing(pool.connection_class)
+        self._client: Any = redis.Redis.from_pool(pool)
         self._app = ""
 
     async def open(self, app: str, projections: Sequence[str] = ()) -> None:
@@ -152,11 +155,13 @@ class RedisStore:
             str(batch.partition),
             batch.expected.encode() if batch.expected else "",
             batch.checkpoint.encode() if batch.checkpoint else "",
-            str(len(batch.writes)),
         ]
-        for key, expected, positions, document in batch.writes:
-            keys.append(f"{name}:{key}")
-            values += (key, expected, positions, b"-" if document is None else b"=" + document)
+        # In columns, so that the script can hand whole stretches on.
+        keys += [f"{name}:{write.key}" for write in batch.writes]
+        values += [write.expected for write in batch.writes]
+        for key, _, positions, _ in batch.writes:
+            values += (key, positions)
+        values += [b"" if write.document is None else write.document for write in batch.writes]
         for key, parking in batch.parked:
             values += (key, f"{batch.partition}:{parking}")
         async with self._translated():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from readside import __version__
 
@@ -29,6 +31,22 @@ def main() -> None:
     """Parse, work, and exit with the code of the command."""
     result = cli(result_action="return_value")
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _bench() -> Callable[..., Coroutine[Any, Any, int]]:
+    from readside.apps.process import FAILED, complain  # noqa: PLC0415 - as all of them
+    from readside.core.errors import UnavailableError  # noqa: PLC0415
+
+    try:
+        from readside.apps.bench import bench  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        complain(
+            UnavailableError(
+                f"The bench needs the module {error.name}.", mend="pip install 'readside[bench]'"
+            )
+        )
+        sys.exit(FAILED)
+    return bench
 
 
 def _examples(*lines: str) -> str:
@@ -66,6 +84,56 @@ def demo(
 
 @cli.command(
     help_epilogue=_examples(
+        "readside bench --quick",
+        "readside bench --plot bench.svg --json",
+        "readside bench --only direct,latency --rounds 3",
+        "READSIDE_WRITE_STORE=postgresql://owner@host/db readside bench",
+    )
+)
+def bench(
+    *,
+    quick: Annotated[
+        bool, Parameter(negative="", help="The core of it, within a minute on two cores.")
+    ] = False,
+    rounds: Annotated[
+        int | None, Parameter(help="How often everything is measured; 5, quick 3.")
+    ] = None,
+    events: Annotated[
+        int | None, Parameter(help="Events of the backlog; 300000, quick 100000.")
+    ] = None,
+    only: Annotated[
+        str, Parameter(help="Parts, with commas: limit, direct, nats, latency, record, growth.")
+    ] = "",
+    growth: Annotated[
+        bool, Parameter(negative="", help="With --quick: also ten times everything.")
+    ] = False,
+    json: Json = False,
+    plot: Annotated[Path | None, Parameter(help="Write a picture, SVG, into this file.")] = None,
+) -> int:
+    """Measure readside on this machine, beside what PostgreSQL itself can send.
+
+    Starts servers of its own in a temporary directory where none are configured, and leaves nothing
+    behind. Throughput is a ratio to pg_recvlogical on the same backlog. Every document is checked:
+    exits with 1 only if one is wrong, never because something is slow. How to read it: docs/performance.md
+    """
+    from readside.apps.process import run as process  # noqa: PLC0415 - keeps --help fast
+
+    work = _bench()
+    return process(
+        lambda: work(
+            quick=quick,
+            rounds=rounds,
+            events=events,
+            only=only,
+            growth=growth,
+            json=json,
+            plot=plot,
+        )
+    )
+
+
+@cli.command(
+    help_epilogue=_examples(
         "readside init shop.main:app",
         "READSIDE_WRITE_STORE=postgresql://owner@host/db readside init shop.main:app",
     )
@@ -85,7 +153,9 @@ def init(target: Target, *, json: Json = False) -> int:
 
 @cli.command(
     help_epilogue=_examples(
-        "readside run shop.main:app", "readside run shop.main:app --role relay --verbose"
+        "readside run shop.main:app",
+        "readside run shop.main:app --workers 4",
+        "readside run shop.main:app --role relay --verbose",
     )
 )
 def run(
@@ -94,6 +164,13 @@ def run(
     role: Annotated[
         Literal["all", "relay", "projector"], Parameter(help="What this process does.")
     ] = "all",
+    workers: Annotated[
+        int,
+        Parameter(
+            validator=Number(gte=1),
+            help="Processes that project; from 2 on, this one is the relay and watches them.",
+        ),
+    ] = 1,
     verbose: Annotated[bool, Parameter(negative="", help="Log details.")] = False,
 ) -> int:
     """Run relay and projectors of an app until Ctrl-C or SIGTERM.
@@ -105,7 +182,10 @@ def run(
     from readside.apps.cli.target import load_app  # noqa: PLC0415
     from readside.apps.process import run as process  # noqa: PLC0415
 
-    return process(lambda: work(load_app(target), target, role, verbose=verbose), service=True)
+    return process(
+        lambda: work(load_app(target), target, role, processes=workers, verbose=verbose),
+        service=True,
+    )
 
 
 @cli.command(

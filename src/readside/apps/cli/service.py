@@ -14,11 +14,14 @@ from readside.apps.cli.status import live
 from readside.apps.cli.table import line, plain_console, render
 from readside.apps.journal import Trouble, journal
 from readside.apps.stall import StallWatch
-from readside.core.errors import ReadsideError
+from readside.apps.workers import command_of, workers
+from readside.core.errors import ReadsideError, SettingsError
 from readside.operate.status import Status, status
 from readside.ports.ending import end
+from readside.ports.traits import Promise
 from readside.runtime import Addresses
 from readside.service import Role, Service
+from readside.wiring import broker_for
 
 log = logging.getLogger("readside")
 
@@ -42,28 +45,53 @@ async def init(app: App, *, json: bool) -> int:
     return 0
 
 
-async def run(app: App, target: str, role: Role, *, verbose: bool) -> int:
+async def run(app: App, target: str, role: Role, *, processes: int, verbose: bool) -> int:
     """Run roles of an app until cancelled."""
     trouble = journal(logging.DEBUG if verbose else logging.INFO)
     runtime = await app.runtime()
     try:
         addresses = await runtime.addresses()
+        if processes > 1:
+            _check_workers(role, addresses, processes)
+            role = "relay" if role == "all" else role
         service = Service(runtime, app.projections, role)
         watch = StallWatch(app.settings.stall_seconds)
         watch.attach()
-        work = asyncio.create_task(service.run())
-        view = asyncio.create_task(_view(service, app.name, addresses, target, trouble))
+        tasks = [
+            asyncio.create_task(service.run()),
+            asyncio.create_task(_view(service, app.name, addresses, target, trouble)),
+        ]
+        if processes > 1:
+            more = processes if role == "relay" else processes - 1
+            tasks.append(asyncio.create_task(_workers(service, target, more, verbose=verbose)))
         try:
-            await asyncio.wait({work, view}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                await work
-            await view
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                await task
             return 0
         finally:
-            await end((view, work))
+            await end(tasks)
             watch.detach()
     finally:
         await app.close()
+
+
+def _check_workers(role: Role, addresses: Addresses, processes: int) -> None:
+    if role == "relay":
+        raise SettingsError(
+            f"--role relay needs no {processes} processes: one relay works.",
+            mend="leave --workers away, or start more relays as standbys",
+        )
+    if broker_for(addresses.broker).traits.remembers is Promise.NEVER:
+        raise SettingsError(
+            "Without a broker, one process does all the work.",
+            mend="leave --workers away, or set READSIDE_BROKER=nats://…",
+        )
+
+
+async def _workers(service: Service, target: str, count: int, *, verbose: bool) -> None:
+    await service.ready.wait()  # what cannot work has said so once by then, not in every process
+    await workers(command_of(target, verbose=verbose), count)
 
 
 async def _view(

@@ -1,0 +1,47 @@
+"""The simulation itself: it is the same every time, and the story with every death is told."""
+
+from __future__ import annotations
+
+import pytest
+from chaos.simulation.every_death import tell
+from chaos.simulation.plan import plan
+from chaos.simulation.story import simulate
+from chaos.simulation.workers import outcomes
+
+from readside.testing.world import Shape
+
+SEEDS = range(1, 31)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return [simulate(seed) for seed in SEEDS]
+
+
+def test_no_invariant_is_broken(alone):
+    assert [outcome.problems for outcome in alone if outcome.failed] == []
+    assert sum(outcome.faults.total() for outcome in alone) > 0
+
+
+def test_the_number_of_jobs_makes_no_difference(alone):
+    assert list(outcomes(SEEDS, jobs=2)) == alone
+
+
+def test_every_kind_of_fault_is_drawn_by_some_seed():
+    drawn = {fault for seed in range(1, 400) for fault in plan(seed).faults}
+    assert drawn >= {
+        "slot_lost", "slot_dropped", "slot_advanced", "database_restored", "machine_restored",
+        "database_moved", "failover", "retry", "discard", "deploy", "give_up", "store_wiped",
+    }  # fmt: skip
+
+
+def test_a_death_at_every_boundary_changes_nothing():
+    """Of the story without a broker; ``--every-death`` tells the others too."""
+    shape = Shape(direct=True)
+    undisturbed = tell(shape, None)
+    assert not undisturbed.problems
+    assert any(place.startswith("operator before") for place in undisturbed.passed)
+    for number in range(1, len(undisturbed.passed) + 1):
+        told = tell(shape, number)
+        assert told.passed[:number] == undisturbed.passed[:number]
+        assert not told.problems, (number, undisturbed.passed[number - 1])

@@ -1,0 +1,83 @@
+"""A retry by an operator, in the middle of what happens to the servers."""
+
+from __future__ import annotations
+
+import pytest
+
+from readside.adapters.memory.parking import MemoryParking
+from readside.adapters.memory.store import MemoryStore
+from readside.core.folding import Folder
+from readside.core.leases import Unit
+from readside.projector.release import release
+from readside.testing.clock import run
+from readside.testing.truth import stored
+from readside.testing.workload import Spoiled, Wrote, projections
+from readside.testing.world import Shape, World
+
+UNIT = Unit("fragile", 0)
+
+
+class Pipeline:
+    """One projection whose handler is mended by `mended.append`."""
+
+    def __init__(self):
+        self.mended = []
+        every = projections(lambda: bool(self.mended))
+        self.world = World({"fragile": every["fragile"]}, Shape(partitions=1))
+
+    async def commit(self, *events):
+        self.world.database.commit(*events)
+        await self.world.caught_up()
+
+    async def retry(self):
+        world = self.world
+        store, parking = MemoryStore(world.library), MemoryParking(world.database)
+        await store.open(world.app)
+        events = await parking.waiting(UNIT, "a")
+        released = await release(Folder(world.projections["fragile"]), store, UNIT, "a", events)
+        await parking.applied(UNIT, "a", released.until)
+        assert await parking.free(UNIT, "a")
+
+    def numbers(self):
+        return stored(self.world, "fragile")["a"]["numbers"]
+
+
+async def parked_and_mended():
+    pipeline = Pipeline()
+    pipeline.world.start()
+    await pipeline.commit(Wrote("a", 1, "-"), Spoiled("a", 2), Wrote("a", 3, "-"))
+    assert pipeline.numbers() == [1]
+    pipeline.mended.append(True)
+    return pipeline
+
+
+def test_a_retry_brings_what_waited_and_what_comes_follows():
+    async def story():
+        pipeline = await parked_and_mended()
+        await pipeline.retry()
+        await pipeline.commit(Wrote("a", 4, "-"))
+        assert pipeline.numbers() == [1, 2, 3, 4]
+        await pipeline.world.close()
+
+    run(story())
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_a_store_that_goes_back_behind_a_retry_gets_it_again(restart):
+    """The checkpoint is the same before and after the retry: only the document went back."""
+
+    async def story():
+        pipeline = await parked_and_mended()
+        world = pipeline.world
+        backup = world.library.backup()
+        await pipeline.retry()
+        world.library.roll_back(backup)
+        if restart:
+            await world.processes.pop().stop()
+            world.start()
+            await world.clock.sleep(10)
+        await pipeline.commit(Wrote("a", 4, "-"))
+        assert pipeline.numbers() == [1, 2, 3, 4]
+        await world.close()
+
+    run(story())
