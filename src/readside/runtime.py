@@ -144,7 +144,11 @@ class Runtime:
         addresses = await self.addresses()
         settings = self.settings
         done = await install(
-            addresses.write_store, self.app, settings.partitions, settings.max_payload
+            addresses.write_store,
+            self.app,
+            settings.partitions,
+            settings.max_payload,
+            settings.capture,
         )
         store = store_for(addresses.read_store, self.projections)
         try:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 from uuid import uuid4
 
+from readside.adapters.postgres.capture import PostgresSource
 from readside.adapters.postgres.connection import opened
 from readside.adapters.postgres.leases import PostgresLeases
 from readside.adapters.postgres.ledger import PostgresLedger
 from readside.adapters.postgres.parking import PostgresParking, forget_retried
 from readside.adapters.postgres.partitions import tend_partitions
 from readside.adapters.postgres.session import Session
-from readside.adapters.postgres.source import SlotSource
 from readside.core.backoff import Backoff
 from readside.core.errors import ReadsideError, SettingsError, UnavailableError
 from readside.core.projection import Projection
@@ -106,6 +106,12 @@ class Service:
                 mend=f"use partitions={capture.partitions}, here and where you write",
             )
         if self._role in ("all", "relay"):
+            captures = await self._patiently(ledger.captures)
+            if captures != (asked := self._runtime.settings.capture):
+                raise SettingsError(
+                    f"App {self._runtime.app} is installed for capture by {captures}, not {asked}.",
+                    mend=f"run: readside init module:app, to change it, or use capture={captures}",
+                )
             await self._patiently(lambda: ledger.capture(self._runtime.app))
         await self._patiently(lambda: broker.open(self._runtime.app, capture.partitions))
         await self._patiently(lambda: broker.check(self._runtime.settings.max_payload))
@@ -192,11 +198,16 @@ class Service:
         app, settings = self._runtime.app, self._runtime.settings
         return Relay(
             app,
-            lambda epoch: SlotSource(addresses.write_store, app, epoch),
+            lambda epoch: PostgresSource(addresses.write_store, app, epoch, settings.lease_seconds),
             broker,
             PostgresLedger(self._session(addresses, "relay"), app, alone=not self._projections),
             self._runtime.clock,
-            RelaySettings(retained_wal=settings.retained_wal_mb * 1024**2),
+            # Polling keeps rows and no WAL.
+            RelaySettings(
+                retained_wal=2**63
+                if settings.capture == "polling"
+                else settings.retained_wal_mb * 1024**2
+            ),
             before_shipping=self._elected if direct else None,
         )
 
@@ -231,7 +242,9 @@ class Service:
                 await self._runtime.clock.sleep(30.0)
 
     def _session(self, addresses: Addresses, purpose: str) -> Session:
-        session = Session(addresses.write_store, purpose)
+        # Who polls may have nothing but a pooler.
+        plain = self._runtime.settings.capture == "polling"
+        session = Session(addresses.write_store, purpose, plain=plain)
         self._sessions.append(session)
         return session
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -36,6 +36,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     #: URL of the read store, ``redis://…`` or ``postgresql://…``; ``postgresql:`` alone for the write
     #: store's database; empty for an embedded Valkey.
     read_store: str = ""
+    #: How events leave PostgreSQL: by logical replication, or by polling where that cannot be had.
+    #: Fixed by `readside init`, which can also change it.
+    capture: Literal["replication", "polling"] = "replication"
     #: Where embedded servers keep their data.
     directory: str = ".readside"
     #: Number of partitions; fixed when the app is installed.

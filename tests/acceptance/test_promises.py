@@ -74,9 +74,11 @@ class World:
         return tx.token
 
 
-@pytest.fixture
-async def world(make_app: Any, broker_url: str, store_url: str) -> Any:
-    app = make_app(broker_url, read_store=store_url)
+@pytest.fixture(params=["replication", "polling"])
+async def world(
+    make_app: Any, broker_url: str, store_url: str, request: pytest.FixtureRequest
+) -> Any:
+    app = make_app(broker_url, read_store=store_url, capture=request.param)
     world = World(app)
     await (await app.runtime()).install()
     yield world

@@ -168,3 +168,17 @@ def test_what_is_no_row_makes_no_event():
     frames = deque([begin(200), relation(16), update, delete, truncate, message, insert(16, EVENT)])
     (event,) = OutboxReader(EPOCH, 0).take(frames, 10)
     assert event.position.ordinal == 1
+
+
+@pytest.mark.parametrize("app", ["shop", "other"])
+def test_the_mark_of_a_hand_over_ends_the_app_s_own_stream(app):
+    mark = data(
+        b"M" + pack("!bQ", 1, 5) + b"readside:handover\0" + pack("!i", len(app)) + app.encode()
+    )
+    frames = deque(
+        [relation(16), begin(200), mark, commit(200, 210), begin(220), insert(16, EVENT)]
+    )
+    reader = OutboxReader(EPOCH, 0, "shop")
+    events = reader.take(frames, 10)
+    assert reader.handed_over is (app == "shop")
+    assert len(events) == (app == "other")

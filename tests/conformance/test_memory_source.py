@@ -12,6 +12,8 @@ def recorded(rows):
 
 
 class TestMemorySource(SourceContract):
+    traits = MemorySource.traits
+
     @pytest.fixture(autouse=True)
     async def server(self):
         self.database = Database("app", 4)

@@ -11,10 +11,11 @@ from readside.testing.conformance.ledger import LedgerContract
 
 class TestPostgresLedger(LedgerContract):
     app = ""
+    capture = "replication"
 
     @pytest.fixture(autouse=True)
     async def server(self, servers, make_app):
-        app = make_app()
+        app = make_app(capture=self.capture)
         runtime = await app.runtime()
         await runtime.install()
         self.dsn, self.app = servers.write_store, app.name
@@ -34,3 +35,10 @@ class TestPostgresLedger(LedgerContract):
 
     async def lose_slot(self):
         await self.client.execute("SELECT pg_drop_replication_slot(%s)", [Names(self.app).slot])
+
+
+class TestPostgresLedgerOfPolling(TestPostgresLedger):
+    capture = "polling"
+
+    async def lose_slot(self):
+        await self.client.execute("DELETE FROM readside.ticks WHERE app = %s", [self.app])

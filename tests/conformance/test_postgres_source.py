@@ -3,7 +3,9 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from readside.adapters.postgres.capture import PostgresSource
 from readside.adapters.postgres.installation import Names
+from readside.adapters.postgres.polling import PollingSource
 from readside.adapters.postgres.source import SlotSource
 from readside.core.position import parse_lsn
 from readside.testing.conformance.source import EPOCH, SourceContract
@@ -12,9 +14,12 @@ RECORD = "SELECT readside.record(%s, %s, %s, %s::json, %s, %s::json)"
 
 
 class TestSlotSource(SourceContract):
+    traits = SlotSource.traits
+    capture = "replication"
+
     @pytest.fixture(autouse=True)
     async def server(self, servers, make_app):
-        app = make_app()
+        app = make_app(capture=self.capture)
         runtime = await app.runtime()
         await runtime.install()
         self.dsn, self.app = servers.write_store, app.name
@@ -88,3 +93,26 @@ class TestSlotSource(SourceContract):
         while await held():
             pass
         await self._ask("SELECT pg_drop_replication_slot(%s)", Names(self.app).slot)
+
+
+class TestPollingSource(TestSlotSource):
+    traits = PollingSource.traits
+    capture = "polling"
+
+    async def make(self):
+        return PollingSource(self.dsn, self.app, EPOCH)
+
+    async def confirmed(self):
+        return await self._ask("SELECT settled_lsn FROM readside.pollers WHERE app = %s")
+
+    async def lose(self):
+        await self.client.execute("DELETE FROM readside.ticks WHERE app = %s", [self.app])
+
+
+class TestPostgresSource(TestSlotSource):
+    """Which finds out by itself how it has to capture."""
+
+    traits = PostgresSource.traits
+
+    async def make(self):
+        return PostgresSource(self.dsn, self.app, EPOCH)

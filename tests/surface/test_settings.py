@@ -50,6 +50,7 @@ OTHERS: dict[str, Any] = {
     "write_store": "postgresql://db/shop",
     "broker": "nats://broker",
     "read_store": "redis://cache",
+    "capture": "polling",
     "directory": "/var/lib/shop",
     "partitions": 16,
     "max_payload": 1000,

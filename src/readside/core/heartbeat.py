@@ -6,6 +6,9 @@ from __future__ import annotations
 SOONEST = 0.004
 #: Seconds between two watermarks of any partition: a lost tail is noticed by them.
 LATEST = 1.0
+#: Watermarks at the sooner pace after a record. A token is the log's end, which may be past the record's
+#: own end: the first watermark may fall short of it, and nobody should wait for the later pace then.
+TIMES = 3
 
 
 class Heartbeats:
@@ -13,11 +16,12 @@ class Heartbeats:
 
     def __init__(self, partitions: int) -> None:
         self._said_at = [0.0] * partitions
-        self._dirty: set[int] = set()
+        #: Watermarks that a partition is to get soon.
+        self._dirty: dict[int, int] = {}
 
     def touched(self, partition: int) -> None:
         """Note that a record was sent to a partition."""
-        self._dirty.add(partition)
+        self._dirty[partition] = TIMES
 
     @property
     def pending(self) -> bool:
@@ -37,6 +41,8 @@ class Heartbeats:
             if now - said_at >= patience:
                 found.append(partition)
                 self._said_at[partition] = now
-                if settled:
-                    self._dirty.discard(partition)
+                if settled and partition in self._dirty:
+                    self._dirty[partition] -= 1
+                    if not self._dirty[partition]:
+                        del self._dirty[partition]
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from readside.core.position import Position
+from readside.core.position import Position, settled
 
 
 class Known(NamedTuple):
@@ -30,6 +30,9 @@ class Seen(NamedTuple):
     slot_confirmed_lsn: int | None
     #: PostgreSQL's word for a slot that lost its WAL, or empty.
     slot_lost: str
+    #: The last tick, where polling captures: its records stand before it, so that none can stand there
+    #: or later. None where a slot captures.
+    last_tick: int | None = None
 
 
 def restarted(known: Known, newest: Position, seen: Seen) -> str:
@@ -58,6 +61,12 @@ def restarted(known: Known, newest: Position, seen: Seen) -> str:
         return f"the replication slot was invalidated ({seen.slot_lost})"
     if newest.epoch > known.epoch:
         return "the broker holds a later history than the database knows"
+    if (
+        seen.last_tick is not None
+        and newest.epoch == known.epoch
+        and newest > settled(known.epoch, seen.last_tick)
+    ):
+        return "events were shipped of a tick which the database lost"
     if newest.epoch == known.epoch and newest.lsn > seen.flushed_lsn:
         return "the broker holds records from after the end of the database's log"
     if seen.flushed_lsn < max(known.confirmed_lsn, known.shipped_lsn):

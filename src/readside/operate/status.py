@@ -26,7 +26,9 @@ class RelayStatus(msgspec.Struct):
     """The relay of one app."""
 
     state: str
+    #: Its name, or ``polling`` where there is none.
     slot: str
+    #: Whether a relay reads it, or polls.
     slot_active: bool
     #: Bytes of WAL which the relay has not read.
     behind_bytes: int
@@ -158,13 +160,7 @@ async def _inline(connection: Connection, app: str) -> list[str]:
 
 
 async def _relay(connection: Connection, capture: Any) -> RelayStatus:
-    slots = await _rows(
-        connection,
-        "SELECT active, coalesce(wal_status, '') AS wal_status,"
-        " pg_current_wal_lsn() - coalesce(restart_lsn, pg_current_wal_lsn()) AS retained"
-        " FROM pg_replication_slots WHERE slot_name = %s",
-        Names(capture.app).slot,
-    )
+    slots = await _readers(connection, capture)
     active = bool(slots and slots[0].active)
     state = capture.state
     if not slots:
@@ -184,12 +180,34 @@ async def _relay(connection: Connection, capture: Any) -> RelayStatus:
         unread, oldest = await _unread(connection, capture)
     return RelayStatus(
         state,
-        Names(capture.app).slot,
+        "polling" if capture.capture == "polling" else Names(capture.app).slot,
         active,
         max(0, int(capture.flushed) - capture.shipped_lsn) if capture.shipped_lsn else 0,
         int(slots[0].retained) if slots else 0,
         unread,
         round(oldest, 3) if oldest else 0.0,
+    )
+
+
+async def _readers(connection: Connection, capture: Any) -> list[Any]:
+    """Whatever captures: the slot, or the poller's lease, which keeps no WAL."""
+    if capture.capture == "polling":
+        return await _rows(
+            connection,
+            "SELECT owner IS NOT NULL AND expires_at > clock_timestamp() AS active,"
+            " '' AS wal_status, 0 AS retained FROM readside.pollers p WHERE app = %s"
+            " AND EXISTS (SELECT FROM readside.ticks t WHERE t.app = p.app)",
+            capture.app,
+        )
+    return await _rows(
+        connection,
+        "SELECT active OR EXISTS (SELECT FROM readside.pollers p WHERE p.app = %s"
+        "  AND p.owner IS NOT NULL AND p.expires_at > clock_timestamp()) AS active,"
+        " coalesce(wal_status, '') AS wal_status,"
+        " pg_current_wal_lsn() - coalesce(restart_lsn, pg_current_wal_lsn()) AS retained"
+        " FROM pg_replication_slots WHERE slot_name = %s",
+        capture.app,
+        Names(capture.app).slot,
     )
 
 

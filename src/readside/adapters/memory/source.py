@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 from readside.adapters.memory.database import Database, Transaction, loop_time
 from readside.core.errors import SlotBusyError, SlotLostError, UnavailableError
 from readside.core.position import Position
 from readside.core.record import Captured
-from readside.ports.source import Chunk
+from readside.ports.source import Chunk, SourceTraits
+from readside.ports.traits import Promise
 
 #: Events in one chunk; a large transaction comes in several.
 _CHUNK = 4000
@@ -23,6 +25,8 @@ class MemorySource:
         chunk: the most events in one chunk.
         stutter: whether every other chunk is empty, as where the rest of a transaction is on its way.
     """
+
+    traits: ClassVar[SourceTraits] = SourceTraits(keeps_commit_order=Promise.KEPT)
 
     def __init__(
         self, database: Database, epoch: int, chunk: int = _CHUNK, *, stutter: bool = False

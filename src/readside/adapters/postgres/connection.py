@@ -50,7 +50,8 @@ async def connect(dsn: str, purpose: str, **options: Any) -> Connection:
 @asynccontextmanager
 async def opened(dsn: str, purpose: str, **options: Any) -> AsyncIterator[Connection]:
     """A connection for a few statements; closed at the end, its errors in readside's words."""
-    connection = await connect(dsn, purpose, **options)
+    # Too few statements for any to be worth preparing, which not every pooler can take.
+    connection = await connect(dsn, purpose, **({"prepare_threshold": None} | options))
     try:
         with translated(dsn):
             yield connection

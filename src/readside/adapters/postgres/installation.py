@@ -7,6 +7,7 @@ from importlib import resources
 from psycopg import errors, sql
 
 from readside.adapters.postgres.connection import Connection, opened
+from readside.adapters.postgres.handover import check_ended, cut, make_index, tidy
 from readside.adapters.postgres.names import COLUMNS, Names, checked_name
 from readside.adapters.postgres.partitions import tend_partitions
 from readside.core.errors import RefusedError, SchemaError, SettingsError
@@ -19,7 +20,9 @@ _OLDEST_SERVER = 140_000
 _COLUMN_LISTS_SINCE = 160_000
 
 
-async def install(dsn: str, app: str, partitions: int, max_payload: int) -> list[str]:
+async def install(
+    dsn: str, app: str, partitions: int, max_payload: int, capture: str = "replication"
+) -> list[str]:
     """Bring the database to what this version needs, and return what was done.
 
     Two that run at once wait for each other. The order matters: publication before slot, for
@@ -28,25 +31,27 @@ async def install(dsn: str, app: str, partitions: int, max_payload: int) -> list
 
     Raises:
         RefusedError: wal_level or a privilege is missing; the mend says how to get it.
+        UnavailableError: a change of capture has to wait for a transaction; repeat.
     """
     done: list[str] = []
     names = Names(checked_name(app))
     async with opened(dsn, "init") as connection:
         await connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
-        await _check_server(connection)
+        await _check_server(connection, capture)
         await _migrate(connection, done)
         await _branch(connection, names, done)
         await _limit(connection, names, max_payload, done)
-        await _capture(connection, names, partitions, done)
+        await _capture(connection, names, partitions, capture, done)
         await tend_partitions(connection, app, None, done)
     return done
 
 
-async def _check_server(connection: Connection) -> None:
+async def _check_server(connection: Connection, capture: str) -> None:
     if connection.info.server_version < _OLDEST_SERVER:
         raise RefusedError("PostgreSQL is older than 14.", mend="upgrade it to 14 or later")
-    row = await (await connection.execute("SELECT current_setting('wal_level')")).fetchone()
-    check_level(row[0] if row else "")
+    if capture == "replication":
+        row = await (await connection.execute("SELECT current_setting('wal_level')")).fetchone()
+        check_level(row[0] if row else "")
 
 
 def check_level(wal_level: str) -> None:
@@ -58,7 +63,8 @@ def check_level(wal_level: str) -> None:
     if wal_level != "logical":
         raise RefusedError(
             f"PostgreSQL runs with wal_level={wal_level}; logical replication needs logical.",
-            mend="ALTER SYSTEM SET wal_level = logical; then restart PostgreSQL",
+            mend="ALTER SYSTEM SET wal_level = logical; then restart PostgreSQL. Where that cannot be"
+            " had: capture='polling'",
         )
 
 
@@ -161,31 +167,75 @@ async def _exists(connection: Connection, query: str, name: str) -> bool:
     return bool(row and row[0])
 
 
-async def _capture(connection: Connection, names: Names, partitions: int, done: list[str]) -> None:
+async def _capture(
+    connection: Connection, names: Names, partitions: int, capture: str, done: list[str]
+) -> None:
     row = await (
         await connection.execute(
-            "SELECT partitions FROM readside.capture WHERE app = %s", [names.app]
+            "SELECT partitions, capture FROM readside.capture WHERE app = %s", [names.app]
         )
     ).fetchone()
-    if row is not None:
-        if row[0] != partitions:
-            raise SettingsError(
-                f"App {names.app} was installed with {row[0]} partitions, not {partitions}.",
-                mend=f"use partitions={row[0]}: another number would move keys to other partitions",
-            )
+    if row is None:
+        await _begin(connection, names, partitions, capture, done)
         return
-    # A slot without a capture row is the rest of an installation which died half-way.
-    await drop_slot(connection, names.slot)
-    lsn = await create_slot(connection, names.slot)
+    if row[0] != partitions:
+        raise SettingsError(
+            f"App {names.app} was installed with {row[0]} partitions, not {partitions}.",
+            mend=f"use partitions={row[0]}: another number would move keys to other partitions",
+        )
+    if row[1] == capture:
+        await tidy(connection, names, capture, done)
+        return
+    await check_ended(connection, names)
+    if capture == "polling":
+        await make_index(connection, names, done)
+    else:
+        await drop_slot(connection, names.slot)
+        await create_slot(connection, names.slot)
+    await cut(connection, names, capture, done)
+
+
+async def _begin(
+    connection: Connection, names: Names, partitions: int, capture: str, done: list[str]
+) -> None:
+    if capture == "polling":
+        await make_index(connection, names, done)
+        lsn = None
+        done.append("capture by polling")
+    else:
+        # A slot without a capture row is the rest of an installation which died half-way.
+        await drop_slot(connection, names.slot)
+        lsn = await create_slot(connection, names.slot)
+        done.append(f"replication slot {names.slot} at {format_lsn(lsn)}")
+    async with connection.transaction():
+        row = await (
+            await connection.execute(
+                "INSERT INTO readside.capture (app, slot, epoch, system_identifier, timeline, partitions,"
+                " origin_lsn, confirmed_lsn, capture) SELECT %s, %s, extract(epoch FROM clock_timestamp())::bigint,"
+                " s.system_identifier::text,"
+                # Of the log itself: soon after a promotion, the last checkpoint still is of the old timeline.
+                " ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int, %s,"
+                " coalesce(%s, n), coalesce(%s, n), %s FROM pg_control_system() s,"
+                " CAST(pg_current_wal_insert_lsn() - '0/0'::pg_lsn AS bigint) n RETURNING origin_lsn",
+                [names.app, names.slot, partitions, lsn, lsn, capture],
+            )
+        ).fetchone()
+        if capture == "polling" and row:
+            # No row can be there yet: the outbox has no partition.
+            await begin_ticks(connection, names.app, row[0])
+
+
+async def begin_ticks(connection: Connection, app: str, lsn: int) -> None:
+    """Begin to poll at a place of the log, with what is not visible yet."""
     await connection.execute(
-        "INSERT INTO readside.capture (app, slot, epoch, system_identifier, timeline, partitions,"
-        " origin_lsn, confirmed_lsn) SELECT %s, %s, extract(epoch FROM clock_timestamp())::bigint, s.system_identifier::text,"
-        # Of the log itself: soon after a promotion, the last checkpoint still is of the old timeline.
-        " ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int, %s, %s, %s"
-        " FROM pg_control_system() s",
-        [names.app, names.slot, partitions, lsn, lsn],
+        "INSERT INTO readside.pollers AS p (app, settled_lsn) VALUES (%s, %s) ON CONFLICT (app)"
+        " DO UPDATE SET token = p.token + 1, owner = NULL, settled_lsn = excluded.settled_lsn",
+        [app, lsn],
     )
-    done.append(f"replication slot {names.slot} at {format_lsn(lsn)}")
+    await connection.execute("DELETE FROM readside.ticks WHERE app = %s", [app])
+    await connection.execute(
+        "INSERT INTO readside.ticks VALUES (%s, %s, pg_current_snapshot(), false)", [app, lsn]
+    )
 
 
 async def drop_slot(connection: Connection, slot: str) -> None:

@@ -35,6 +35,11 @@ class Names(NamedTuple):
         """The app's branch of the outbox."""
         return f"outbox_{self.app}"
 
+    @property
+    def xid_index(self) -> str:
+        """The index of the branch that polling needs."""
+        return f"outbox_{self.app}_xid"
+
 
 def checked_name(app: str) -> str:
     """The app's name, if slot, tables and subjects can carry it.

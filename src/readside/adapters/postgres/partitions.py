@@ -15,7 +15,19 @@ log = logging.getLogger("readside")
 #: Days of partitions made ahead.
 _AHEAD = 14
 #: How long writers may have to wait behind us for a lock that a long transaction holds.
-_LOCK_TIMEOUT = "200ms"
+_PATIENCE = b"SET LOCAL lock_timeout = '200ms'"
+
+#: What the oldest tick sees that anybody needs; no row where nobody polls.
+_SETTLED = (
+    "SELECT t.snapshot::text FROM readside.ticks t JOIN readside.capture c USING (app)"
+    " WHERE t.app = %s AND (c.capture = 'polling' OR c.confirmed_lsn < c.cut_lsn)"
+    " ORDER BY t.lsn LIMIT 1"
+)
+_UNSETTLED = (
+    "SELECT EXISTS (SELECT FROM {table}"
+    " WHERE xid >= pg_snapshot_xmin(%(snapshot)s::pg_snapshot)"
+    " AND NOT pg_visible_in_snapshot(xid, %(snapshot)s::pg_snapshot))"
+)
 
 
 async def tend_partitions(
@@ -24,7 +36,8 @@ async def tend_partitions(
     """Make outbox partitions for the days to come, and drop those older than `retention`.
 
     Never waits long for a lock, because writers queue up behind it: what cannot be had now is had
-    at the next round. Old WAL stays readable for the slot when its table is gone.
+    at the next round. Old WAL stays readable for the slot when its table is gone; where polling
+    captures, a partition stays until all of it is settled.
 
     Returns:
         whether everything could be done.
@@ -41,21 +54,20 @@ async def tend_partitions(
         oldest = _leaf(names, today - retention)
         outdated = [leaf for leaf in sorted(existing) if leaf < oldest and leaf[-8:].isdigit()]
     complete = True
-    await connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'".encode())
-    try:
-        for day in missing:
-            complete &= await _make(connection, names, day)
-        if missing and complete:
-            done.append(f"outbox partitions up to {missing[-1] or 'the default one'}")
-        for leaf in outdated:
-            if await _drop(connection, leaf):
-                done.append(f"dropped readside.{leaf}")
-            else:
-                complete = False
-        if retention is not None:
-            complete &= await _empty_rest(connection, names, retention, done)
-    finally:
-        await connection.execute("RESET lock_timeout")
+    for day in missing:
+        complete &= await _make(connection, names, day)
+    if missing and complete:
+        done.append(f"outbox partitions up to {missing[-1] or 'the default one'}")
+    for leaf in outdated:
+        drop = sql.SQL("DROP TABLE {}").format(sql.Identifier("readside", leaf))
+        gone = await _discard(connection, names, leaf, drop)
+        if gone:
+            done.append(f"dropped readside.{leaf}")
+        elif gone is None:
+            log.warning("readside.%s is old, and stays until every projection has applied it", leaf)
+        complete &= gone is not False
+    if retention is not None:
+        complete &= await _empty_rest(connection, names, retention, done)
     return complete
 
 
@@ -63,7 +75,8 @@ async def _empty_rest(
     connection: Connection, names: Names, retention: dt.timedelta, done: list[str]
 ) -> bool:
     """Empty the default partition when all its rows are old: it has some after weeks without us."""
-    rest = sql.Identifier("readside", _leaf(names, None))
+    name = _leaf(names, None)
+    rest = sql.Identifier("readside", name)
     newest = await (
         await connection.execute(
             sql.SQL("SELECT max(recorded_at) < now() - {}::interval FROM {}").format(
@@ -73,11 +86,39 @@ async def _empty_rest(
     ).fetchone()
     if newest != (True,):
         return True
+    # Inserts alone are published.
+    gone = await _discard(connection, names, name, sql.SQL("TRUNCATE {}").format(rest))
+    if gone:
+        done.append(f"emptied readside.{name}")
+    return gone is not False
+
+
+async def _discard(
+    connection: Connection, names: Names, leaf: str, statement: sql.Composed
+) -> bool | None:
+    """Do away with rows; False where a lock could not be had, None where somebody still needs them.
+
+    A slot has them in its log. Polling has them only here, so they stay until they are settled; and
+    nobody may write more between the question and the deed.
+    """
+    table = sql.Identifier("readside", leaf)
     try:
-        await connection.execute(sql.SQL("TRUNCATE {}").format(rest))  # inserts alone are published
+        async with connection.transaction():
+            await connection.execute(
+                sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(table)
+            )
+            found = await (await connection.execute(_SETTLED, [names.app])).fetchone()
+            if found is not None:
+                unsettled = await connection.execute(
+                    sql.SQL(_UNSETTLED).format(table=table), {"snapshot": found[0]}
+                )
+                if await unsettled.fetchone() == (True,):
+                    return None
+            await connection.execute(statement)
     except errors.LockNotAvailable:
         return False
-    done.append(f"emptied readside.{_leaf(names, None)}")
+    except errors.UndefinedTable:
+        pass  # another process was faster
     return True
 
 
@@ -105,13 +146,15 @@ async def _make(connection: Connection, names: Names, day: dt.date | None) -> bo
         )
     try:
         # Rows are never updated, so pages can be full; autovacuum only has to freeze.
-        await connection.execute(
-            sql.SQL("CREATE TABLE {} PARTITION OF {} {} WITH (fillfactor = 100)").format(
-                sql.Identifier("readside", _leaf(names, day)),
-                sql.Identifier("readside", names.branch),
-                bounds,
+        async with connection.transaction():
+            await connection.execute(_PATIENCE)
+            await connection.execute(
+                sql.SQL("CREATE TABLE {} PARTITION OF {} {} WITH (fillfactor = 100)").format(
+                    sql.Identifier("readside", _leaf(names, day)),
+                    sql.Identifier("readside", names.branch),
+                    bounds,
+                )
             )
-        )
     except errors.LockNotAvailable:
         return False
     except errors.CheckViolation:
@@ -119,14 +162,4 @@ async def _make(connection: Connection, names: Names, day: dt.date | None) -> bo
         log.warning("rows of %s stay in readside.%s", day, _leaf(names, None))
     except errors.DuplicateTable:
         pass  # another process was faster
-    return True
-
-
-async def _drop(connection: Connection, leaf: str) -> bool:
-    try:
-        await connection.execute(
-            sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier("readside", leaf))
-        )
-    except errors.LockNotAvailable:
-        return False
     return True

@@ -21,11 +21,19 @@ class Session:
 
     After any error of the connection it is dropped: an answer which was not read can
     then never be taken for the answer to the next question.
+
+    Args:
+        plain: ask nothing of the connection that a pooler in transaction mode could not give: no
+            settings, no prepared statements.
     """
 
-    def __init__(self, dsn: str, purpose: str) -> None:
+    def __init__(self, dsn: str, purpose: str, *, plain: bool = False) -> None:
         self.dsn = dsn
         self._purpose = purpose
+        # A note must be as durable as the slot, whatever the database is set to.
+        self._options: dict[str, Any] = (
+            {"prepare_threshold": None} if plain else {"options": "-c synchronous_commit=on"}
+        )
         self._lock = asyncio.Lock()
         self._connection: Connection | None = None
 
@@ -46,10 +54,7 @@ class Session:
             try:
                 async with asyncio.timeout(_PATIENCE):
                     if self._connection is None:
-                        # A note must be as durable as the slot, whatever the database is set to.
-                        self._connection = await connect(
-                            self.dsn, self._purpose, options="-c synchronous_commit=on"
-                        )
+                        self._connection = await connect(self.dsn, self._purpose, **self._options)
                     yield self._connection
                 whole = True
             except psycopg.Error as error:

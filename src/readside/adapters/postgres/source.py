@@ -6,15 +6,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from operator import itemgetter
-from typing import Any
+from typing import Any, ClassVar
 
+from readside.adapters.postgres.handover import MARK
 from readside.adapters.postgres.names import COLUMNS, Names
 from readside.adapters.postgres.stream import ReplicationStream
 from readside.core import pgoutput
-from readside.core.errors import DecodeError
+from readside.core.errors import DecodeError, UnavailableError
 from readside.core.position import Position
 from readside.core.record import Captured
-from readside.ports.source import Chunk
+from readside.ports.source import Chunk, SourceTraits
+from readside.ports.traits import Promise
 
 _new = tuple.__new__
 
@@ -29,10 +31,13 @@ class OutboxReader:
 
     Attributes:
         settled: everything that committed before this LSN has been handed out.
+        handed_over: whether the rest is for another capture.
     """
 
-    def __init__(self, epoch: int, settled: int) -> None:
+    def __init__(self, epoch: int, settled: int, app: str = "") -> None:
         self.settled = settled
+        self.handed_over = False
+        self._app = app.encode()
         self.wants_reply = False
         self._epoch = epoch
         #: For each table, how to take what matters out of a row's columns; none of it is NULL but the headers.
@@ -45,7 +50,7 @@ class OutboxReader:
     def take(self, frames: deque[bytes], limit: int) -> list[Captured]:
         """Consume frames from the left until `limit` events are made."""
         events: list[Captured] = []
-        while frames and len(events) < limit:
+        while frames and len(events) < limit and not self.handed_over:
             frame = frames.popleft()
             if frame[0] == 0x77:  # noqa: PLR2004 - w: data, the hot path
                 if frame[25] == 0x49:  # noqa: PLR2004 - I: a new row
@@ -85,6 +90,8 @@ class OutboxReader:
                 self.settled = max(self.settled, end_lsn)
             case pgoutput.Relation(oid=oid, name=name, columns=columns):
                 self._pick[oid] = _picker(name, columns)
+            case pgoutput.Message(prefix=prefix, content=app):
+                self.handed_over = prefix == MARK and app == self._app
             case _:
                 pass
 
@@ -106,6 +113,8 @@ def _picker(table: str, columns: tuple[str, ...]) -> Callable[[list[Any]], tuple
 class SlotSource:
     """The committed events of one app, read from its replication slot."""
 
+    traits: ClassVar[SourceTraits] = SourceTraits(keeps_commit_order=Promise.KEPT)
+
     def __init__(
         self, dsn: str, app: str, epoch: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
@@ -119,10 +128,15 @@ class SlotSource:
         self._confirmed = 0
         self._said_at = 0.0
 
+    @property
+    def handed_over(self) -> bool:
+        """Whether everything was handed out that is for this capture."""
+        return self._reader.handed_over
+
     async def start(self, lsn: int) -> None:
         """See ports.source."""
         await self.close()
-        self._reader = OutboxReader(self._epoch, lsn)
+        self._reader = OutboxReader(self._epoch, lsn, self._names.app)
         self._frames = deque()
         self._confirmed = lsn
         stream = ReplicationStream(self._dsn, self._names.slot, self._names.publication)
@@ -134,6 +148,11 @@ class SlotSource:
         """See ports.source."""
         if self._stream is None:
             raise RuntimeError("start() first")
+        if self.handed_over:
+            raise UnavailableError(
+                f"The outbox of {self._names.app} was handed over to polling.",
+                mend="nothing: the relay starts again",
+            )
         if not self._frames:
             self._frames = await self._stream.frames(patience)
         try:

@@ -53,7 +53,7 @@ class ReplicationStream:
         )
         command = (
             f'START_REPLICATION SLOT "{self._slot}" LOGICAL {format_lsn(lsn)} '
-            f"(proto_version '2', publication_names '\"{self._publication}\"')"
+            f"(proto_version '2', publication_names '\"{self._publication}\"', messages 'true')"
         )
         try:
             await self._connection.execute(command.encode())

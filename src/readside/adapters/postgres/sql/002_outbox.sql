@@ -1,6 +1,11 @@
 -- A superset of the columns that Debezium's outbox router reads. Rows are only ever added; old
 -- ones go by dropping partitions. Each app has a branch, which takes rows only after its slot
--- exists (see installation.py). No index but a tiny BRIN: writers pay for every other one.
+-- exists (see installation.py). No index but a tiny BRIN: writers pay for every other one. Only where
+-- polling captures, the branch has an index on xid as well.
+CREATE SEQUENCE readside.outbox_seq;
+-- Writers need it, and can do nothing with it but use numbers up.
+GRANT USAGE ON SEQUENCE readside.outbox_seq TO PUBLIC;
+
 CREATE TABLE readside.outbox (
     id            uuid NOT NULL DEFAULT gen_random_uuid(),
     aggregatetype text NOT NULL,
@@ -11,6 +16,9 @@ CREATE TABLE readside.outbox (
     app           text NOT NULL,
     headers       json,
     recorded_at   timestamptz NOT NULL DEFAULT now(),
+    -- For capture by polling: the transaction, and the order in which rows were made.
+    xid           xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    seq           bigint NOT NULL DEFAULT nextval('readside.outbox_seq'),
     -- What is committed can no longer be refused, so it is refused here, whoever writes it.
     CONSTRAINT type_can_travel CHECK (type ~ '^[a-z0-9_-]+(\.[a-z0-9_-]+)*$' AND length(type) <= 200),
     CONSTRAINT key_can_travel

@@ -1,0 +1,175 @@
+"""From one capture to the other, so that nothing is lost and nothing comes twice.
+
+The cut is made while nobody writes to the outbox: a share lock waits for writers and holds new ones
+back, 200 ms at most at a time. So whatever is in the outbox then has committed before the cut's place in
+the log and is seen by the cut's snapshot, and whatever comes later is neither. Events before the cut
+are shipped by the old capture, those after it by the new one, in one chain of records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from psycopg import errors, sql
+
+from readside.adapters.postgres.connection import Connection
+from readside.adapters.postgres.names import Names
+from readside.adapters.postgres.session import rows
+from readside.core.errors import RefusedError, UnavailableError
+from readside.core.position import format_lsn
+
+#: What a message in the log says to whoever reads the slot: here it ends.
+MARK = "readside:handover"
+
+_INDEX = "SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass(%s)"
+_LACKING = (
+    "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+    " WHERE i.inhparent = %s::regclass AND NOT EXISTS (SELECT FROM pg_index x"
+    " JOIN pg_inherits t ON t.inhrelid = x.indexrelid"
+    " WHERE x.indrelid = c.oid AND t.inhparent = %s::regclass)"
+)
+
+
+async def make_index(connection: Connection, names: Names, done: list[str]) -> None:
+    """Let polling find the rows of a transaction; writers go on meanwhile."""
+    name = f"readside.{names.xid_index}"
+    if await rows(connection, _INDEX, [name]) == [(True,)]:
+        return
+    if not await rows(connection, _INDEX, [name]):
+        await connection.execute(
+            sql.SQL("CREATE INDEX {} ON ONLY {} (xid)").format(
+                sql.Identifier(names.xid_index), sql.Identifier("readside", names.branch)
+            )
+        )
+    for (leaf,) in await rows(connection, _LACKING, [f"readside.{names.branch}", name]):
+        index = sql.Identifier("readside", f"{leaf}_xid")
+        # One that a death has left half-made is of no use.
+        await connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(index))
+        await connection.execute(
+            sql.SQL("CREATE INDEX CONCURRENTLY {} ON {} (xid)").format(
+                sql.Identifier(f"{leaf}_xid"), sql.Identifier("readside", leaf)
+            )
+        )
+        await connection.execute(
+            sql.SQL("ALTER INDEX {} ATTACH PARTITION {}").format(
+                sql.Identifier("readside", names.xid_index), index
+            )
+        )
+    done.append(f"index readside.{names.xid_index}")
+
+
+async def tidy(connection: Connection, names: Names, capture: str, done: list[str]) -> None:
+    """Remove what the other capture needed, when nothing before the cut is needed any more."""
+    found = await rows(
+        connection,
+        "SELECT 1 FROM readside.capture WHERE app = %s AND confirmed_lsn >= cut_lsn AND cut_lsn > 0",
+        [names.app],
+    )
+    if capture != "replication" or not found:
+        return
+    await connection.execute("DELETE FROM readside.ticks WHERE app = %s", [names.app])
+    await connection.execute("DELETE FROM readside.pollers WHERE app = %s", [names.app])
+    if await rows(connection, _INDEX, [f"readside.{names.xid_index}"]):
+        try:
+            async with connection.transaction():
+                await connection.execute("SET LOCAL lock_timeout = '200ms'")
+                await connection.execute(
+                    sql.SQL("DROP INDEX {}").format(sql.Identifier("readside", names.xid_index))
+                )
+            done.append(f"dropped index readside.{names.xid_index}")
+        except errors.LockNotAvailable:
+            pass  # the next time
+
+
+async def drop_passed_slot(connection: Connection, names: Names) -> None:
+    """Drop the slot that ends at the cut, if nothing before the cut is needed any more."""
+    await rows(
+        connection,
+        "SELECT pg_drop_replication_slot(s.slot_name)"
+        " FROM pg_replication_slots s, readside.capture c"
+        " WHERE s.slot_name = %s AND NOT s.active AND s.database = current_database()"
+        " AND c.app = %s AND c.capture = 'polling' AND c.confirmed_lsn >= c.cut_lsn"
+        # One that was made after the cut is the next hand-over's.
+        " AND s.confirmed_flush_lsn - '0/0'::pg_lsn <= c.cut_lsn",
+        [names.slot, names.app],
+    )
+
+
+async def check_ended(connection: Connection, names: Names) -> None:
+    """Make sure that no hand-over is under way.
+
+    Raises:
+        RefusedError: one is.
+    """
+    if await rows(
+        connection,
+        "SELECT 1 FROM readside.capture WHERE app = %s AND confirmed_lsn < cut_lsn",
+        [names.app],
+    ):
+        raise RefusedError(
+            "The last change of capture is still under way.",
+            mend="let `readside run` go on until every projection has applied what came before it",
+        )
+
+
+async def cut(connection: Connection, names: Names, wanted: str, done: list[str]) -> None:
+    """Let the other capture begin here.
+
+    Raises:
+        UnavailableError: a transaction that has written to the outbox has been open all the time.
+    """
+    for attempt in range(150):
+        try:
+            async with connection.transaction():
+                lsn = await _cut(connection, names, wanted)
+        except errors.LockNotAvailable:
+            # Those who queued up behind us go first; then for longer and longer.
+            await asyncio.sleep(min(0.02 * (attempt + 1), 0.5))
+        else:
+            done.append(f"capture by {wanted} from {format_lsn(lsn)} on")
+            return
+    raise UnavailableError(
+        "A transaction that has written to the outbox stays open.",
+        mend="end it (pg_stat_activity shows it), and repeat",
+    )
+
+
+async def _cut(connection: Connection, names: Names, wanted: str) -> int:
+    app = names.app
+    await connection.execute("SET LOCAL lock_timeout = '200ms'")
+    await connection.execute("SET LOCAL synchronous_commit = on")
+    await rows(connection, "SELECT 1 FROM readside.capture WHERE app = %s FOR UPDATE", [app])
+    # Fences off whoever polls; it has made its last tick, or makes none any more.
+    await rows(
+        connection,
+        "INSERT INTO readside.pollers AS p (app, settled_lsn) VALUES (%s, 0) ON CONFLICT (app)"
+        " DO UPDATE SET token = p.token + 1, owner = NULL",
+        [app],
+    )
+    await connection.execute(
+        sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.Identifier("readside", names.branch))
+    )
+    ((lsn,),) = await rows(
+        connection, "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"
+    )
+    if wanted == "polling":
+        await rows(connection, "DELETE FROM readside.ticks WHERE app = %s", [app])
+        await rows(
+            connection, "UPDATE readside.pollers SET settled_lsn = %s WHERE app = %s", [lsn, app]
+        )
+        await rows(connection, "SELECT pg_logical_emit_message(true, %s, %s::text)", [MARK, app])
+    elif not await rows(
+        connection, "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", [names.slot]
+    ):
+        raise UnavailableError("The new slot is gone again.", mend="repeat")
+    await rows(
+        connection,
+        "INSERT INTO readside.ticks VALUES (%s, %s, pg_current_snapshot(), true)",
+        [app, lsn],
+    )
+    await rows(
+        connection,
+        "UPDATE readside.capture SET capture = %s, cut_lsn = %s WHERE app = %s",
+        [wanted, lsn, app],
+    )
+    return int(lsn)
