@@ -148,7 +148,8 @@ class Faults:
     async def _start(self, name: str) -> None:
         for attempt in range(5):
             try:
-                await self._world.servers[name].start()
+                async with self._world.servers.starting[name]:
+                    await self._world.servers[name].start()
             except UnavailableError as error:
                 print(f"         {name} does not start ({attempt}): {error}", file=sys.stderr)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import time
 from contextlib import suppress
@@ -49,6 +50,8 @@ class Servers:
             name: Server(recipe, directory / f"{name}.log")
             for name, recipe in self._recipes.items()
         }
+        #: Two faults may want to start a server at once, and the second would end what the first one started.
+        self.starting = {name: asyncio.Lock() for name in self.servers}
         #: Snapshots of the read store: when, and the file.
         self.snapshots: list[tuple[float, Path]] = []
         #: Copies of the broker's files: when, and the folder.
@@ -96,15 +99,16 @@ class Servers:
     async def roll_back(self, snapshot: Path) -> None:
         """Kill the read store, and start it from an older state."""
         server = self["valkey"]
-        server.kill()
-        log = self._recipes["valkey"].home / "appendonlydir"
-        shutil.rmtree(log, ignore_errors=True)
-        log.mkdir()
-        shutil.copy(snapshot, log / "appendonly.aof.1.base.rdb")
-        (log / "appendonly.aof.manifest").write_text(
-            "file appendonly.aof.1.base.rdb seq 1 type b\n"
-        )
-        await server.start()
+        async with self.starting["valkey"]:
+            server.kill()
+            log = self._recipes["valkey"].home / "appendonlydir"
+            shutil.rmtree(log, ignore_errors=True)
+            log.mkdir()
+            shutil.copy(snapshot, log / "appendonly.aof.1.base.rdb")
+            (log / "appendonly.aof.manifest").write_text(
+                "file appendonly.aof.1.base.rdb seq 1 type b\n"
+            )
+            await server.start()
 
     def copy_log(self) -> None:
         """Keep the broker's files as they are, as a copy of its disk would; only while it runs."""
@@ -125,11 +129,12 @@ class Servers:
     async def put_back_log(self, copy: Path) -> None:
         """Kill the broker, and start it from older files."""
         server = self["nats"]
-        server.kill()
-        home = self._recipes["nats"].home
-        shutil.rmtree(home)
-        shutil.copytree(copy, home)
-        await server.start()
+        async with self.starting["nats"]:
+            server.kill()
+            home = self._recipes["nats"].home
+            shutil.rmtree(home)
+            shutil.copytree(copy, home)
+            await server.start()
 
     def stop(self) -> None:
         """End all of them."""

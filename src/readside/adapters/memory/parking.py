@@ -39,10 +39,14 @@ class MemoryParking:
         if token is not None and (leased is None or leased.token != token):
             raise LeaseLostError("a newer owner has the lease")
         for step, error, _ in steps:
-            if error is not None and (unit, step.key) not in tables.parked_documents:
+            if error is None:
+                continue
+            hold = tables.parked_documents.get((unit, step.key))
+            if hold is None:
                 tables.parkings += 1
                 hold = Hold(str(tables.parkings), step.record.position)
-                tables.parked_documents[unit, step.key] = hold
+            since = min(hold.since, step.record.position)
+            tables.parked_documents[unit, step.key] = hold._replace(since=since)
         holds = {}
         for step, error, base in steps:
             found = tables.parked_documents.get((unit, step.key))

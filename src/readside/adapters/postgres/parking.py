@@ -86,7 +86,11 @@ class PostgresParking:
             connection,
             "INSERT INTO readside.parked_documents"
             " (app, projection, partition, key, since, base, error_type, error, traceback)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            # One that came before: a store that came back empty, and code that takes less than it did.
+            " ON CONFLICT (app, projection, partition, key) DO UPDATE SET since = excluded.since,"
+            " base = excluded.base, error_type = excluded.error_type, error = excluded.error,"
+            " traceback = excluded.traceback WHERE excluded.since < parked_documents.since",
             [
                 self._app, *unit, parked.step.key, parked.step.record.position.encode(),
                 parked.base, type(cause).__name__, _clean(str(error)), _clean(trace),

@@ -109,6 +109,17 @@ class ParkingContract(ABC):
         assert await parking.park(UNIT, [step("x", 9), step("x", 11)]) == holds
         assert [one.nth for one in await self.waiting(UNIT, "x")] == [5, 6, 8, 9, 11]
 
+    async def test_a_poison_that_comes_before_the_first_one_moves_the_hold(
+        self, parking: Parking
+    ) -> None:
+        """The store came back empty, and the code takes less than it did."""
+        (hold,) = (await parking.park(UNIT, [step("x", 7, poison=True), step("x", 8)])).values()
+        holds = await parking.park(UNIT, [step("x", 5, poison=True), step("x", 6)])
+        assert holds["x"] == hold._replace(since=at(5))
+        assert await parking.parked(UNIT) == holds
+        assert await parking.park(UNIT, [step("x", 9, poison=True)]) == holds
+        assert [one.nth for one in await self.waiting(UNIT, "x")] == [5, 6, 7, 8, 9]
+
     async def test_parking_twice_is_parking_once(self, parking: Parking) -> None:
         steps = [step("x", 5, poison=True), step("x", 6), step("y", 6, poison=True)]
         for _ in range(3):
