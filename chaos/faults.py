@@ -135,12 +135,16 @@ class Faults:
         if not server.running:
             self._timeline.note(fault, 0, "is down already")
             return
-        pid = server.pid
-        if fault.target == "postgres" and fault.dice < 0.5:
-            # The postmaster alone; its children notice and end by themselves.
-            os.kill(pid, signal.SIGKILL)
-            await asyncio.sleep(0.05)
-        await asyncio.to_thread(server.kill)
+        # Not while another fault is starting it: that one would take it for broken.
+        async with self._world.servers.starting[fault.target]:
+            if not server.running:
+                return
+            pid = server.pid
+            if fault.target == "postgres" and fault.dice < 0.5:
+                # The postmaster alone; its children notice and end by themselves.
+                os.kill(pid, signal.SIGKILL)
+                await asyncio.sleep(0.05)
+            await asyncio.to_thread(server.kill)
         self._timeline.note(fault, int(not server.running), f"killed process {pid}")
         await self._last(fault.duration)
         await self._start(fault.target)
