@@ -168,9 +168,15 @@ class App:
             return _record_async(connection, work, self.inline, rows)
         if not isinstance(connection, psycopg.Connection):
             raise TypeError(f"{type(connection).__name__} is no connection of psycopg 3")
-        for statement, values in work:
-            connection.execute(statement, values)
-        self.inline.run(connection, rows)
+        if not self.inline.check(connection, rows):
+            for statement, values in work:
+                connection.execute(statement, values)
+            return None
+        connection.execute(b"SELECT")  # opens its transaction, so that the next is a savepoint
+        with connection.transaction():
+            for statement, values in work:
+                connection.execute(statement, values)
+            self.inline.run(connection, rows)
         return None
 
     async def close(self) -> None:
@@ -198,9 +204,15 @@ async def _record_async(
     inline: InlineViews,
     rows: Sequence[Row],
 ) -> None:
-    for statement, values in work:
-        await connection.execute(statement, values)
-    await inline.run_async(connection, rows)
+    if not inline.check(connection, rows):
+        for statement, values in work:
+            await connection.execute(statement, values)
+        return
+    await connection.execute(b"SELECT")  # as above
+    async with connection.transaction():
+        for statement, values in work:
+            await connection.execute(statement, values)
+        await inline.run_async(connection, rows)
 
 
 class AppTransaction:

@@ -292,3 +292,96 @@ async def test_what_followed_the_log_does_not_become_inline_unasked(
 def test_no_other_mode(make_app: Any, servers: Any) -> None:
     with pytest.raises(readside.DeclarationError, match="use one of: async, inline"):
         make_app(servers.broker).projection("x", Seen, mode="sync")
+
+
+async def recorded(world: World) -> int:
+    return len(await world.ask(f"SELECT 1 FROM readside.outbox_{world.app.name}"))
+
+
+async def test_many_events_can_be_written_before_the_commit(world: World) -> None:
+    async with world.app.transaction() as tx:
+        tx.record(Opened(1, "Ada"), Paid(1, 1))
+        await tx.flush()
+        await tx.flush()
+        tx.record(Paid(1, 2))
+        async with tx.connection.pipeline():
+            await tx.execute("SELECT 1")
+            tx.record(Paid(1, 4))
+            with pytest.raises(RuntimeError, match="inside a pipeline"):
+                await tx.flush()
+        await tx.flush()
+        tx.record(Paid(1, 8))
+    assert await world.inline.get(1, after=tx.token) == Account(1, "Ada", 15)
+    assert await recorded(world) == 5
+
+
+async def test_after_a_flush_that_failed_nothing_can_be_committed(world: World) -> None:
+    await world.write(Opened(1, "Ada"))
+    from readside.write.transaction import NotCommittedError
+
+    with pytest.raises(NotCommittedError):
+        async with world.app.transaction() as tx:
+            tx.record(Paid(1, 5), Paid(1, 13))
+            with pytest.raises(readside.HandlerError):
+                await tx.flush()
+            with pytest.raises(psycopg.OperationalError):
+                await tx.execute("SELECT 1")
+    assert await world.inline.get(1) == Account(1, "Ada")
+    assert await recorded(world) == 1
+    await world.write(Paid(1, 5))
+
+
+async def test_a_commit_inside_the_block_is_noticed(world: World) -> None:
+    from readside.write.transaction import NotCommittedError
+
+    with pytest.raises(NotCommittedError, match="ended inside the block"):
+        async with world.app.transaction() as tx:
+            tx.record(Opened(1, "Ada"))
+            await tx.execute("ROLLBACK")
+    assert await recorded(world) == 0
+
+
+async def test_a_part_that_fails_alone_takes_its_events_with_it(world: World) -> None:
+    async with world.app.transaction() as tx:
+        tx.record(Opened(1, "Ada"))
+        with pytest.raises(ZeroDivisionError):
+            async with tx.savepoint():
+                tx.record(Opened(2, "nobody"))
+                _ = 1 / 0
+        async with tx.savepoint():
+            tx.record(Opened(3, "Grace"))
+            with pytest.raises(RuntimeError, match="savepoint"):
+                await tx.flush()
+    found = await world.inline.get_many([1, 2, 3])
+    assert found == [Account(1, "Ada"), None, Account(3, "Grace")]
+    assert await recorded(world) == 2
+
+
+async def test_what_record_refuses_leaves_nothing_behind(world: World) -> None:
+    dsn = world.app.settings.write_store
+    with (
+        psycopg.connect(dsn, autocommit=True) as connection,
+        pytest.raises(readside.DeclarationError),
+    ):
+        world.app.record(connection, Opened(1, "nobody"))
+    await world.write(Opened(1, "Ada"))
+    with psycopg.connect(dsn) as connection:
+        world.app.record(connection, Paid(1, 1))
+        with pytest.raises(readside.HandlerError):
+            world.app.record(connection, Paid(1, 2), Paid(1, 13))
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        await world.app.record(connection, Paid(1, 1))
+        with pytest.raises(readside.HandlerError):
+            await world.app.record(connection, Paid(1, 2), Paid(1, 13))
+        with pytest.raises(readside.DeclarationError, match="in a pipeline"):
+            async with connection.pipeline():
+                await world.app.record(connection, Paid(1, 4))
+    assert await world.inline.get(1) == Account(1, "Ada", 2)
+    assert await recorded(world) == 3
+
+
+async def test_rows_may_be_whatever_the_command_wants_them_to_be(world: World) -> None:
+    async with world.app.transaction() as tx:
+        tx.connection.row_factory = dict_row  # type: ignore[assignment]  # psycopg allows it
+        tx.record(Opened(1, "Ada"))
+    assert await world.inline.get(1, after=tx.token) == Account(1, "Ada")

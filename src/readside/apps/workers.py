@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from readside.adapters.embedded.spawn import die_with
+from readside.apps.process import FAILED
 from readside.core.backoff import Backoff
 from readside.core.errors import RefusedError
 from readside.ports.ending import end
@@ -20,14 +21,16 @@ log = logging.getLogger("readside")
 
 #: Seconds after which a process that ended had worked: the next one starts at once.
 _WORKED = 30.0
-#: Seconds between SIGTERM and SIGKILL when everything ends.
-_PATIENCE = 0.8
+#: Seconds in which a process says what it refuses: it does so before it looks at any event.
+_STARTING = 3.0
+#: Seconds between SIGTERM and SIGKILL when everything ends; less than we are given ourselves.
+_PATIENCE = 0.4
 
 
 async def workers(command: Sequence[str], count: int) -> None:
     """Keep `count` processes running until cancelled; one that dies is replaced.
 
-    They end with this process, however it ends.
+    They end with this process, on Linux however it ends.
 
     Args:
         command: what to run; it writes its log to our standard error.
@@ -51,14 +54,15 @@ async def _keep(command: Sequence[str]) -> None:
     while True:
         began = loop.time()
         code = await _run_once(command)
-        if code > 0:
+        worked = loop.time() - began
+        if code == FAILED and worked < _STARTING:
             raise RefusedError(
-                f"A projector process ended with exit code {code}.",
-                mend="see its message above",
+                "A projector process says that it cannot work.", mend="see its message above"
             )
-        if loop.time() - began > _WORKED:
+        if worked > _WORKED:
             backoff.reset()
-        how = f"was ended by signal {-code}" if code else "ended"
+        # A handler that ends or hangs its process is found out by being tried again.
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         log.warning("a projector process %s; another one starts", how)
         await asyncio.sleep(backoff.next(0.5))
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import psycopg
 from psycopg import pq
-from psycopg.rows import namedtuple_row
+from psycopg.rows import namedtuple_row, tuple_row
 
 from readside.core.errors import ReadsideError
 from readside.core.event import Event
@@ -104,13 +105,41 @@ class Transaction:
         """Write what was recorded so far, within the transaction.
 
         For those that record a hundred thousand events and more in one transaction: in between, it
-        keeps the memory bounded. The commit does it for everybody else.
+        keeps the memory bounded. The commit does it for everybody else. Where it fails, the
+        transaction is over, also for those who catch the error.
+
+        Raises:
+            RuntimeError: a savepoint is open, whose rollback would take events of before with it; or
+                a pipeline, in which a view cannot be read.
         """
-        await self._fold()
-        rows, self._rows = self._rows, []
-        async with self.connection.pipeline():
-            for statement, values in statements(rows) if rows else ():
-                await self.connection.execute(statement, values)
+        connection = self.connection
+        if getattr(connection, "_num_transactions", 0):  # psycopg says it nowhere else
+            raise RuntimeError("flush() inside a savepoint; call it before or after")
+        if connection.pgconn.pipeline_status != pq.PipelineStatus.OFF:
+            raise RuntimeError("flush() inside a pipeline; call it before or after")
+        rows = list(self._rows)
+        try:
+            await self._fold(rows)
+            async with connection.pipeline():
+                for statement, values in statements(rows) if rows else ():
+                    await connection.execute(statement, values)
+        except BaseException:
+            # Or what comes next in the block would run, and commit, without what was before.
+            await connection.close()
+            raise
+        del self._rows[: len(rows)]
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """A part that can fail alone: an exception takes back its statements and what it recorded."""
+        rows, touched = len(self._rows), set(self._touched)
+        try:
+            async with self.connection.transaction():
+                yield
+        except BaseException:
+            del self._rows[rows:]
+            self._touched = touched
+            raise
 
     async def execute(self, query: str, *values: Any) -> psycopg.AsyncCursor[Any]:
         """Run a statement."""
@@ -145,7 +174,7 @@ class Transaction:
         whole = False
         try:
             if kind is None:
-                await self._fold()
+                await self._fold_or_roll_back()
                 probe("write.committing")
                 await self._commit()
                 probe("write.committed")
@@ -155,13 +184,21 @@ class Transaction:
         finally:
             await self._give_back(whole=whole)
 
-    async def _fold(self) -> None:
-        """Fold the events into the inline projections, before anything of it is visible."""
-        whole = self.connection.info.transaction_status == pq.TransactionStatus.INTRANS
-        if self._inline is None or not self._rows or not whole:
-            return
+    async def _fold(self, rows: Sequence[Row]) -> None:
+        """Fold events into the inline projections, before anything of it is visible."""
+        failed = self.connection.info.transaction_status == pq.TransactionStatus.INERROR
+        if self._inline is not None and rows and not failed:
+            await self._inline.run_async(self.connection, rows)
+
+    async def _fold_or_roll_back(self) -> None:
+        status = self.connection.info.transaction_status
+        if self.connection.closed or status == pq.TransactionStatus.IDLE:
+            raise NotCommittedError(
+                "it had ended inside the block already",
+                mend="let errors of flush() leave the block, and leave COMMIT and ROLLBACK to it",
+            )
         try:
-            await self._inline.run_async(self.connection, self._rows)
+            await self._fold(self._rows)
         except BaseException:
             await self._roll_back()
             raise
@@ -173,15 +210,15 @@ class Transaction:
             async with connection.pipeline():
                 how = await self._write(failed=failed)
                 committed = await connection.execute(b"COMMIT")
-                where = await connection.execute(_WHERE, [self._app])
-        except psycopg.Error:
+                where = await self._ask(_WHERE, [self._app])
+        except BaseException:
             # psycopg takes statements for prepared that a pipeline which broke off never prepared.
             await connection.close()
             raise
         if committed.statusmessage != "COMMIT":
             raise NotCommittedError(
                 "a statement had failed inside the block",
-                mend="let the error of a failed statement leave the block, or use a savepoint",
+                mend="let the error of a failed statement leave the block, or use tx.savepoint()",
             )
         flushed, inserted, epoch = await where.fetchone()  # type: ignore[misc]  # one row, always
         # Under synchronous_commit = off the own commit may not be flushed yet, but it is inserted.
@@ -193,10 +230,17 @@ class Transaction:
         """Write what was recorded; ask how the commit will be, before it takes back a SET LOCAL."""
         connection = self.connection
         if len(self._rows) == 1:
-            return await connection.execute(*last_statement(self._rows[0]))
+            return await self._ask(*last_statement(self._rows[0]))
         for statement, values in statements(self._rows) if self._rows else ():
             await connection.execute(statement, values)
-        return None if failed else await connection.execute(_HOW)
+        return None if failed else await self._ask(_HOW)
+
+    async def _ask(
+        self, statement: bytes, values: list[Any] | None = None
+    ) -> psycopg.AsyncCursor[Any]:
+        # Whatever rows the user wants from the connection, ours are tuples.
+        cursor: psycopg.AsyncCursor[Any] = self.connection.cursor(row_factory=tuple_row)
+        return await cursor.execute(statement, values)
 
     async def _roll_back(self) -> None:
         if self.connection.broken:

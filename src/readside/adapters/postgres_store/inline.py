@@ -103,7 +103,7 @@ class InlineViews:
             DeclarationError: no transaction is open, and none would be.
             SchemaError: `readside init` has not seen the projection.
         """
-        self._check(connection, rows)
+        self.check(connection, rows)
         work = self.fold(rows)
         with connection.cursor(row_factory=tuple_row) as cursor:
             try:
@@ -121,7 +121,7 @@ class InlineViews:
         self, connection: psycopg.AsyncConnection[Any], rows: Sequence[Row]
     ) -> None:
         """Do it on an asynchronous connection; see `run`."""
-        self._check(connection, rows)
+        self.check(connection, rows)
         work = self.fold(rows)
         async with connection.cursor(row_factory=tuple_row) as cursor:
             try:
@@ -135,14 +135,26 @@ class InlineViews:
                 _raise_plain(error)
                 raise
 
-    def _check(self, connection: Any, rows: Sequence[Row]) -> None:
+    def check(self, connection: Any, rows: Sequence[Row]) -> bool:
+        """Whether any of these rows concerns an inline projection; asked before anything is written.
+
+        Raises:
+            DeclarationError: no transaction is open, and none would be; or a pipeline is.
+        """
+        concerned = self._concerned(rows)
+        if concerned and connection.pgconn.pipeline_status != pq.PipelineStatus.OFF:
+            raise DeclarationError(
+                f"Projection {concerned[0].name} is inline, and in a pipeline its view cannot be read.",
+                mend="record before the pipeline or after it",
+            )
         idle = connection.info.transaction_status == pq.TransactionStatus.IDLE
-        if connection.autocommit and idle and (concerned := self._concerned(rows)):
+        if connection.autocommit and idle and concerned:
             raise DeclarationError(
                 f"Projection {concerned[0].name} is inline, and this connection commits every"
                 " statement on its own.",
                 mend="open a transaction: with connection.transaction()",
             )
+        return bool(concerned)
 
 
 def _record(number: int, row: Row) -> Record:
