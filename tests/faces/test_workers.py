@@ -77,6 +77,20 @@ def test_several_processes_share_the_partitions_and_a_killed_one_is_replaced(at_
     assert not set(below) & family.parents().keys()
 
 
+def test_a_handler_that_ends_its_process_does_not_end_the_service(at_servers, servers):
+    """It is found out by being tried again, which takes processes that are started again."""
+    at_servers.write(
+        "deadly.py",
+        "import os\nfrom shop import app, users\n"
+        "users.routes['user.created'].handler = lambda event: os._exit(9)\n",
+    )
+    running = at_servers.start("run", "deadly:app", "--workers", "2")
+    wait_for(lambda: len(owners(at_servers, servers)) == 2)
+    record(at_servers, servers, [1])
+    running.until("ended with exit code 9; another one starts")
+    assert running.process.poll() is None
+
+
 def test_workers_end_with_a_process_that_is_killed(at_servers, servers):
     running = at_servers.start("run", "shop:app", "--workers", "2")
     wait_for(lambda: len(owners(at_servers, servers)) == 2)

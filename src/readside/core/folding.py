@@ -243,10 +243,12 @@ class Folder(Generic[ViewT]):
         applied = 0
         try:
             for _, record, route, event, _ in steps:
+                if record.partition != partition:
+                    return None
                 text = prefix + encoder.encode(record.position)
                 if text <= positions:
                     continue  # contained already
-                if event is None or record.partition != partition:
+                if event is None:
                     return None
                 if not route.wants_view:
                     view = route.handler(event)
