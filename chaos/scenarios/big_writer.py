@@ -41,6 +41,7 @@ async def write(count: int, accounts: int, size: int) -> None:
         everything = events(count, accounts, size)
         while chunk := list(islice(everything, _CHUNK)):
             tx.record(*chunk)
+            await tx.flush()
     seconds = round(time.monotonic() - began, 1)
     print(json.dumps({"seconds": seconds, "idle_kb": before, "peak_kb": peak_kb("self")}))
     await app.close()
