@@ -246,6 +246,29 @@ async def test_it_cannot_be_reset_but_forgotten(world: World, capsys: Any) -> No
     assert await world.inline.get(1) == Account(1, "Ada")
 
 
+async def test_who_forgets_waits_for_open_commands(world: World) -> None:
+    app, dsn = world.app, world.app.settings.write_store
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        await app.record(connection, Opened(1, "Ada"))
+        forgetting = asyncio.create_task(
+            operate.forget(app, "account", documents=True, yes=True)
+        )
+        blocked = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid)))"
+        pid = connection.info.backend_pid
+        with psycopg.connect(dsn, autocommit=True) as other:
+            while not forgetting.done() and other.execute(blocked, [pid]).fetchone() != (True,):
+                await asyncio.sleep(0.01)
+        assert not forgetting.done()
+        await connection.commit()
+    assert await forgetting == 0
+    assert await world.ask(f"SELECT * FROM {app.name}.account") == []
+    known = "SELECT FROM readside_store.documents JOIN readside_store.projections ON id = documents.projection"
+    where = f" WHERE schema = '{app.name}' AND relation = 'account'"
+    assert await world.ask(known + where) == []
+    with pytest.raises(SchemaError, match="run: readside init"):
+        await world.write(Opened(1, "Ada"))
+
+
 async def test_without_init_the_command_is_told_so(make_app: Any, servers: Any) -> None:
     app = make_app(servers.broker)
     await (await app.runtime()).install()
