@@ -246,19 +246,24 @@ async def test_it_cannot_be_reset_but_forgotten(world: World, capsys: Any) -> No
     assert await world.inline.get(1) == Account(1, "Ada")
 
 
+async def waits_for(task: asyncio.Task[Any], connection: psycopg.AsyncConnection[Any]) -> bool:
+    """Whether somebody has to wait for a connection's transaction before a task is done."""
+    blocked = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid)))"
+    pid = connection.info.backend_pid
+    with psycopg.connect(connection.info.dsn, autocommit=True) as other:
+        while not task.done():
+            if other.execute(blocked, [pid]).fetchone() == (True,):
+                return True
+            await asyncio.sleep(0.01)
+    return False
+
+
 async def test_who_forgets_waits_for_open_commands(world: World) -> None:
-    app, dsn = world.app, world.app.settings.write_store
-    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+    app = world.app
+    async with await psycopg.AsyncConnection.connect(app.settings.write_store) as connection:
         await app.record(connection, Opened(1, "Ada"))
         forgetting = asyncio.create_task(operate.forget(app, "account", documents=True, yes=True))
-        blocked = (
-            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid)))"
-        )
-        pid = connection.info.backend_pid
-        with psycopg.connect(dsn, autocommit=True) as other:
-            while not forgetting.done() and other.execute(blocked, [pid]).fetchone() != (True,):
-                await asyncio.sleep(0.01)
-        assert not forgetting.done()
+        assert await waits_for(forgetting, connection)
         await connection.commit()
     assert await forgetting == 0
     assert await world.ask(f"SELECT * FROM {app.name}.account") == []
@@ -325,8 +330,12 @@ async def test_another_table_begins_empty_after_forget(
 async def test_init_without_news_waits_for_no_command(world: World) -> None:
     async with await psycopg.AsyncConnection.connect(world.app.settings.write_store) as connection:
         await world.app.record(connection, Opened(1, "Ada"))
-        await (await world.app.runtime()).install()
+        runtime = await world.app.runtime()
+        installing = asyncio.create_task(runtime.install())
+        waits = await waits_for(installing, connection)
         await connection.commit()
+    await installing
+    assert not waits
     assert await world.inline.get(1) == Account(1, "Ada")
 
 
