@@ -211,7 +211,7 @@ async def test_a_field_may_be_the_key(declared, ask, unique):
     store = await declared(Numbered, Table(key="id"))
     assert await put(store, {"1": Numbered(1, "a"), "-7": Numbered(-7, "b")}) is Outcome.APPLIED
     assert ask(f"SELECT * FROM {unique}.doc ORDER BY id") == [(-7, "b"), (1, "a")]
-    for other in ("01", "+1", "x", "9" * 30, "\N{ARABIC-INDIC DIGIT ONE}"):
+    for other in ("01", "+1", "x", "9" * 30, "--5", "-", "\N{ARABIC-INDIC DIGIT ONE}"):
         assert await get(store, Numbered, other) is None
     assert await put(store, {"1": None, "x": None, "9" * 30: None}, 2) is Outcome.APPLIED
     assert ask(f"SELECT id FROM {unique}.doc") == [(-7,)]
@@ -389,6 +389,74 @@ async def test_a_table_that_does_not_fit_is_refused(declared, ask, unique, colum
 async def test_an_existing_table_has_to_exist(declared, unique):
     with pytest.raises(RefusedError, match="There is no table"):
         await declared(Numbered, Table(name=f"{unique}.t", existing=True))
+
+
+async def declare(servers: Any, app: str, **tables: Table) -> PostgresStore:
+    """A store, prepared, with several projections and their tables."""
+    store = PostgresStore(servers.write_store)
+    store.declare({name: Projection(name, Numbered, table=one) for name, one in tables.items()})
+    try:
+        await store.prepare(app)
+    except RefusedError:
+        await store.close()
+        raise
+    return store
+
+
+@pytest.mark.parametrize("names", [("doc", "other"), ("other", "doc")])
+async def test_what_a_projection_left_behind_is_nobody_elses(servers, ask, unique, names):
+    first, second = Table(name=f"{unique}.first"), Table(name=f"{unique}.second")
+    store = await declare(servers, unique, doc=first)
+    await put(store, {"1": Numbered(1, "a")})
+    tables = {"doc": second, "other": first}
+    with pytest.raises(RefusedError, match=r"belongs to projection doc|doc left there"):
+        await declare(servers, unique, **{name: tables[name] for name in names})
+    assert await get(store, Numbered, "1") == Numbered(1, "a")
+    assert dict(await store.checkpoints("doc", [0])) == {0: FIRST}
+    await store.close()
+    await (await declare(servers, unique, doc=second)).close()
+    for app in (unique, f"{unique}x"):
+        for name in ("doc", "other"):
+            with pytest.raises(RefusedError, match="doc left there when it got") as caught:
+                await declare(servers, app, **{name: first})
+    assert ask(f"SELECT id, name FROM {unique}.first") == [(1, "a")]
+    ask(caught.value.mend.rpartition(": ")[2])
+    store = await declare(servers, unique, doc=second, other=first)
+    assert dict(await store.checkpoints("other", [0])) == {}
+    assert await store.load("other", ["1"]) == [Stored(None, "")]
+    await store.close()
+
+
+async def test_rows_of_the_users_stay_when_a_projection_leaves_them(servers, ask, unique):
+    ask(f"CREATE SCHEMA {unique}; CREATE TABLE {unique}.t (id integer PRIMARY KEY, name text)")
+    ask(f"INSERT INTO {unique}.t VALUES (9, 'mine')")
+    own = Table(name=f"{unique}.t", key="id", existing=True)
+    store = await declare(servers, unique, doc=own)
+    await put(store, {"1": Numbered(1, "a")})
+    await store.close()
+    await (await declare(servers, unique, doc=Table(name=f"{unique}.u"))).close()
+    with pytest.raises(RefusedError, match="doc left there when it got") as caught:
+        await declare(servers, unique, other=own)
+    assert ask(f"SELECT id, name FROM {unique}.t ORDER BY id") == [(1, "a"), (9, "mine")]
+    ask(f"DELETE FROM {unique}.t WHERE id = 1")
+    ask(caught.value.mend.rpartition(" and ")[2])
+    store = await declare(servers, unique, other=own)
+    assert dict(await store.checkpoints("other", [0])) == {}
+    assert await store.load("other", ["1"]) == [Stored(None, "")]
+    await store.close()
+    assert ask(f"SELECT id, name FROM {unique}.t") == [(9, "mine")]
+
+
+async def test_what_was_forgotten_with_its_documents_leaves_the_table_free(servers, unique):
+    table = Table(name=f"{unique}.t")
+    store = await declare(servers, unique, doc=table)
+    await put(store, {"1": Numbered(1, "a")})
+    assert await store.reset("doc", None) == 1
+    await store.close()
+    store = await declare(servers, unique, other=table)
+    assert dict(await store.checkpoints("other", [0])) == {}
+    assert await store.load("other", ["1"]) == [Stored(None, "")]
+    await store.close()
 
 
 async def test_without_init_nothing_is_opened(servers, unique):

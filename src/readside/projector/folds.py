@@ -119,7 +119,10 @@ class Folds:
             try:
                 outcome = await self._store.apply(batch)
             except UnwritableError as error:
-                steps = await single_out(self._folder, self._store, self._unit, steps, error)
+                waiting = [step for step in steps if self._held(step)]
+                free = [step for step in steps if not self._held(step)]
+                singled = await single_out(self._folder, self._store, batch, free, error)
+                steps = [*singled, *waiting]
                 continue
             if outcome is Outcome.APPLIED:
                 self._lately.clear()  # to lose those the store has to lose this checkpoint too

@@ -27,13 +27,13 @@ class Found(NamedTuple):
     unique: bool
 
 
-async def relation_kind(connection: Connection, sheet: Sheet) -> str:
-    """What has the name of the sheet's table, as pg_class has it; empty for nothing."""
+async def relation_kind(connection: Connection, schema: str, relation: str) -> str:
+    """What has this name, as pg_class has it; empty for nothing."""
     row = await (
         await connection.execute(
             "SELECT c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
             " WHERE n.nspname = %s AND c.relname = %s",
-            [sheet.schema, sheet.relation],
+            [schema, relation],
         )
     ).fetchone()
     return row[0] if row else ""
@@ -65,7 +65,7 @@ async def check_fit(connection: Connection, sheet: Sheet) -> None:
     Raises:
         RefusedError: with all that does not fit.
     """
-    kind = await relation_kind(connection, sheet)
+    kind = await relation_kind(connection, sheet.schema, sheet.relation)
     wrong: list[str] = []
     if kind not in ("r", "p"):
         wrong.append("it is no table")

@@ -79,7 +79,7 @@ class InlineViews:
         if not keys:
             return
         names = {"app": self._app, "projection": projection.name, "keys": keys}
-        yield LOCK, names
+        yield LOCK, {**names, "schema": sheet.schema, "relation": sheet.relation}
         found = yield sheet.load, {**names, "own": sheet.own(keys)}
         loaded = {
             key: Stored(None if row[0] is None else row[0].encode(), "")

@@ -11,6 +11,7 @@ from psycopg import errors
 from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres_store.columns import Column, literal, quoted
 from readside.adapters.postgres_store.fitting import check_fit, look, relation_kind
+from readside.adapters.postgres_store.moving import refuse_leftovers, refuse_moved
 from readside.adapters.postgres_store.sheet import Sheet
 from readside.core.errors import RefusedError, SchemaError
 
@@ -58,7 +59,7 @@ async def check(connection: Connection, app: str, sheets: Sequence[Sheet]) -> No
             if same:
                 _refuse_strangers(app, sheet, owner, projection)
         ours = [row for row in rows if row[0] == app and row[2]]
-        if not ours or not await relation_kind(connection, sheet):
+        if not ours or not await relation_kind(connection, sheet.schema, sheet.relation):
             raise SchemaError(
                 f"Projection {sheet.projection} has no table {_plain(sheet)} yet.",
                 mend="run: readside init module:app",
@@ -122,29 +123,35 @@ async def _migrate(connection: Connection, done: list[str]) -> None:
 
 async def _adopt(connection: Connection, app: str, sheet: Sheet, done: list[str]) -> None:
     names = _names(app, sheet)
-    rows = await (
+    registered = await (
         await connection.execute(
-            "SELECT app, projection, made, inline FROM readside_store.projections"
-            " WHERE schema = %(schema)s AND relation = %(relation)s",
+            "SELECT app, projection, made, inline, key_column, key_type"
+            " FROM readside_store.projections WHERE schema = %(schema)s AND relation = %(relation)s",
             names,
         )
-    ).fetchall()
+    ).fetchone()
     if sheet.inline:
         await _refuse_followed(connection, app, sheet)
+    await refuse_moved(connection, app, sheet)
+    there = await relation_kind(connection, sheet.schema, sheet.relation)
     made = False
-    if rows:
-        owner, projection, made, inline = rows[0]
+    if registered is not None:
+        owner, projection, made, inline, _, _ = registered
         _refuse_strangers(app, sheet, owner, projection)
         if owner is not None:
             _refuse_other_mode(sheet, inline=inline)
-    there = await relation_kind(connection, sheet)
+        elif there:
+            await refuse_leftovers(connection, sheet, projection, made=made)
     if there and not made and not sheet.table.existing:
         raise RefusedError(
             f"Table {_plain(sheet)} of projection {sheet.projection} exists, and is none of readside's.",
             mend="give the projection another: table=Table(name=…); or let readside write"
             " into this one: Table(…, existing=True)",
         )
-    await _register(connection, names, sheet, made=not there or made)
+    mine = (app, sheet.projection, not there or made, sheet.inline)
+    if registered != (*mine, sheet.key.name, sheet.key.kind.type):
+        # Not otherwise: it waits for every command which is folding inline.
+        await _register(connection, names, sheet, made=not there or made)
     if not there:
         await _make(connection, sheet, names, done)
     elif made and not sheet.table.existing:

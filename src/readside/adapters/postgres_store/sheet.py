@@ -29,7 +29,7 @@ ID = "(SELECT id FROM readside_store.projections WHERE app = %(app)s AND project
 
 def _integer(key: str) -> bool:
     return (
-        key.lstrip("-").isdecimal()
+        key.removeprefix("-").isdecimal()
         and len(key) <= 20  # noqa: PLR2004 - digits of the biggest, and a sign
         and str(int(key)) == key
         and -_BIGGEST <= int(key) < _BIGGEST

@@ -71,10 +71,13 @@ _MAKE = (
     " SELECT readside_store.insist((SELECT count(*) FROM made) = cardinality(%(new)s::text[]), 'CONFLICT')"
 ).encode()
 #: Locks documents, in the order of their keys, whether they are there or not. The rows are renewed, not
-#: only locked: so a transaction which sees one moment only fails if another came between.
+#: only locked: so a transaction which sees one moment only fails if another came between. Whoever empties
+#: the projection or gives it another table waits for those who are writing into this one; they do not
+#: wait for each other.
 LOCK = (
     b"WITH own AS (SELECT id FROM readside_store.projections"
-    b" WHERE app = %(app)s AND projection = %(projection)s AND inline),"
+    b" WHERE app = %(app)s AND projection = %(projection)s AND inline"
+    b" AND schema = %(schema)s AND relation = %(relation)s FOR KEY SHARE),"
     b" locked AS (INSERT INTO readside_store.documents AS d"
     b" SELECT own.id, w.key, '' FROM own, unnest(%(keys)s::text[]) AS w(key) ORDER BY w.key"
     b" ON CONFLICT (projection, key) DO UPDATE SET positions = d.positions)"
@@ -86,8 +89,8 @@ _PARK = (
     f" SELECT {ID}, %(partition)s, w.* FROM unnest(%(keys)s::text[], %(parkings)s::text[]) AS w"
     " ON CONFLICT (projection, partition, key) DO UPDATE SET parking = excluded.parking"
 ).encode()
-#: A reset: nobody else works on the projection until it ends, and what somebody wants who waited for
-#: it is fenced off, as the checkpoint is another one then.
+#: A reset: nobody else works on the projection until it ends, commands that fold inline neither, and
+#: what somebody wants who waited for it is fenced off, as the checkpoint is another one then.
 SEIZE = f"SELECT id, schema, relation, key_column, key_type {_OWN} FOR UPDATE".encode()
 #: First of all: waits for whoever is writing, and fences off whoever comes after.
 STOP = b"DELETE FROM readside_store.checkpoints WHERE projection = %(id)s"

@@ -359,6 +359,18 @@ class StoreContract(ABC):
         assert await store.load(projection, ["x"]) == [Stored(self.doc("2"), positions(2))]
         assert dict(await store.checkpoints(projection, [0])) == {0: checkpoint(1)}
 
+    async def test_a_checkpoint_that_stays_fences_too(self, store: Store, projection: str) -> None:
+        await self._put(store, projection, Write("x", "", positions(1), self.doc("1")))
+        write = Write("x", positions(1), positions(2), self.doc("2"))
+        batch = Batch(projection, 0, checkpoint(1), checkpoint(1), (write,))
+        assert await store.apply(batch) is Outcome.APPLIED
+        assert await store.load(projection, ["x"]) == [Stored(self.doc("2"), positions(2))]
+        assert dict(await store.checkpoints(projection, [0])) == {0: checkpoint(1)}
+        await store.reset(projection, {0: checkpoint(1, token=2)})
+        again = batch._replace(writes=(write._replace(expected=""),))
+        assert await store.apply(again) is Outcome.FENCED
+        assert await store.load(projection, ["x"]) == [Stored(None, "")]
+
     async def test_a_deleted_document_remembers_its_positions(
         self, store: Store, projection: str
     ) -> None:
