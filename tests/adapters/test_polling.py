@@ -335,6 +335,36 @@ async def test_old_rows_stay_until_they_are_settled(world, source):
     assert not await world.ask(there)
 
 
+@pytest.mark.parametrize("capture", ["replication", "polling"])
+async def test_writers_do_not_queue_up_behind_a_drop(servers, make_app, capture):
+    app = make_app(capture=capture)
+    await (await app.runtime()).install()
+    world = World(servers.write_store, app.name)
+    tending, writer = await world.client(), await world.client()
+    long = await world.begin()
+    await world.record(long, "k", 1)
+    # The first of the partitions is that of yesterday, which is empty.
+    done = []
+    assert not await tend_partitions(tending, app.name, dt.timedelta(0), done)
+    assert not done
+    rounds = asyncio.create_task(_tend_until_refused(tending, app.name))
+    async with asyncio.timeout(30):
+        for number in range(20):
+            await world.record(writer, "k", number)
+        await rounds
+    await long.execute("COMMIT")
+    assert await tend_partitions(tending, app.name, dt.timedelta(0), done)
+    assert any(line.startswith("dropped readside.") for line in done)
+    for client in world.clients:
+        await client.close()
+    await app.close()
+
+
+async def _tend_until_refused(client, app):
+    for _ in range(3):
+        assert not await tend_partitions(client, app, dt.timedelta(0), [])
+
+
 async def test_rows_of_a_dump_from_another_cluster_are_no_news_ever(world, source):
     """Their transaction ids may lie in the future."""
     client = world.clients[0]

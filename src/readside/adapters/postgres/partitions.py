@@ -103,23 +103,35 @@ async def _discard(
     """
     table = sql.Identifier("readside", leaf)
     try:
+        # First without a lock: an answer that takes long must hold up nobody.
+        if await _needed(connection, names, table):
+            return None
         async with connection.transaction():
-            await connection.execute(
-                sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(table)
-            )
-            found = await (await connection.execute(_SETTLED, [names.app])).fetchone()
-            if found is not None:
-                unsettled = await connection.execute(
-                    sql.SQL(_UNSETTLED).format(table=table), {"snapshot": found[0]}
+            await connection.execute(_PATIENCE)
+            # From above, as everybody who reads or writes takes them; to drop a leaf takes both.
+            for relation in (sql.Identifier("readside", names.branch), table):
+                await connection.execute(
+                    sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(relation)
                 )
-                if await unsettled.fetchone() == (True,):
-                    return None
+            if await _needed(connection, names, table):
+                return None
             await connection.execute(statement)
     except errors.LockNotAvailable:
         return False
     except errors.UndefinedTable:
         pass  # another process was faster
     return True
+
+
+async def _needed(connection: Connection, names: Names, table: sql.Identifier) -> bool:
+    """Whether polling has yet to settle rows of a leaf."""
+    found = await (await connection.execute(_SETTLED, [names.app])).fetchone()
+    if found is None:
+        return False
+    unsettled = await connection.execute(
+        sql.SQL(_UNSETTLED).format(table=table), {"snapshot": found[0]}
+    )
+    return await unsettled.fetchone() == (True,)
 
 
 async def _leaves(connection: Connection, names: Names) -> set[str]:
