@@ -180,5 +180,7 @@ def test_the_mark_of_a_hand_over_ends_the_app_s_own_stream(app):
     )
     reader = OutboxReader(EPOCH, 0, "shop")
     events = reader.take(frames, 10)
-    assert reader.handed_over is (app == "shop")
+    assert reader.mark == (5 if app == "shop" else None)
     assert len(events) == (app == "other")
+    reader.mark = None  # somebody else's, as it turned out
+    assert len(events) + len(reader.take(frames, 10)) == 1

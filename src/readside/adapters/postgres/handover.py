@@ -12,7 +12,7 @@ import asyncio
 
 from psycopg import errors, sql
 
-from readside.adapters.postgres.connection import Connection
+from readside.adapters.postgres.connection import Connection, opened
 from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.session import rows
 from readside.core.errors import RefusedError, UnavailableError
@@ -21,6 +21,9 @@ from readside.core.position import format_lsn
 #: What a message in the log says to whoever reads the slot: here it ends.
 MARK = "readside:handover"
 
+#: Bytes in the log that a mark may take: its record, and the head of a page in between.
+_LONGEST_MARK = 1000
+
 _INDEX = "SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass(%s)"
 _LACKING = (
     "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
@@ -28,6 +31,25 @@ _LACKING = (
     " JOIN pg_inherits t ON t.inhrelid = x.indexrelid"
     " WHERE x.indrelid = c.oid AND t.inhparent = %s::regclass)"
 )
+
+
+async def is_cut(dsn: str, names: Names, mark: int) -> bool:
+    """Whether a mark in the log is the one of a cut that was committed.
+
+    Waits for the end of a cut under way. The server tells where the mark begins, the notes where it ends.
+
+    Raises:
+        UnavailableError, RefusedError: the server is away, or refuses.
+    """
+    async with opened(dsn, "handover") as connection:
+        return bool(
+            await rows(
+                connection,
+                "SELECT 1 FROM readside.capture WHERE app = %s AND capture = 'polling'"
+                " AND cut_lsn BETWEEN %s AND %s FOR SHARE",
+                [names.app, mark, mark + _LONGEST_MARK],
+            )
+        )
 
 
 async def make_index(connection: Connection, names: Names, done: list[str]) -> None:
@@ -149,15 +171,17 @@ async def _cut(connection: Connection, names: Names, wanted: str) -> int:
     await connection.execute(
         sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.Identifier("readside", names.branch))
     )
-    ((lsn,),) = await rows(
-        connection, "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"
-    )
+    # The mark comes first, and at once: whoever reads the slot has heard of nothing beyond it before.
+    place = "pg_current_wal_insert_lsn()"
+    values: list[str] = []
+    if wanted == "polling":
+        place, values = "pg_logical_emit_message(false, %s, %s::text)", [MARK, app]
+    ((lsn,),) = await rows(connection, f"SELECT ({place} - '0/0'::pg_lsn)::bigint", values)
     if wanted == "polling":
         await rows(connection, "DELETE FROM readside.ticks WHERE app = %s", [app])
         await rows(
             connection, "UPDATE readside.pollers SET settled_lsn = %s WHERE app = %s", [lsn, app]
         )
-        await rows(connection, "SELECT pg_logical_emit_message(true, %s, %s::text)", [MARK, app])
     elif not await rows(
         connection, "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", [names.slot]
     ):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Any, ClassVar
 
-from readside.adapters.postgres.handover import MARK
+from readside.adapters.postgres.handover import MARK, is_cut
 from readside.adapters.postgres.names import COLUMNS, Names
 from readside.adapters.postgres.stream import ReplicationStream
 from readside.core import pgoutput
@@ -31,12 +31,13 @@ class OutboxReader:
 
     Attributes:
         settled: everything that committed before this LSN has been handed out.
-        handed_over: whether the rest is for another capture.
+        mark: where a message stands which says that the rest is for another capture. Whoever reads on
+            has to find out whether that is true, and to set it to None if not: any role can write one.
     """
 
     def __init__(self, epoch: int, settled: int, app: str = "") -> None:
         self.settled = settled
-        self.handed_over = False
+        self.mark: int | None = None
         self._app = app.encode()
         self.wants_reply = False
         self._epoch = epoch
@@ -50,7 +51,7 @@ class OutboxReader:
     def take(self, frames: deque[bytes], limit: int) -> list[Captured]:
         """Consume frames from the left until `limit` events are made."""
         events: list[Captured] = []
-        while frames and len(events) < limit and not self.handed_over:
+        while frames and len(events) < limit and self.mark is None:
             frame = frames.popleft()
             if frame[0] == 0x77:  # noqa: PLR2004 - w: data, the hot path
                 if frame[25] == 0x49:  # noqa: PLR2004 - I: a new row
@@ -90,8 +91,9 @@ class OutboxReader:
                 self.settled = max(self.settled, end_lsn)
             case pgoutput.Relation(oid=oid, name=name, columns=columns):
                 self._pick[oid] = _picker(name, columns)
-            case pgoutput.Message(prefix=prefix, content=app):
-                self.handed_over = prefix == MARK and app == self._app
+            case pgoutput.Message(lsn=lsn, prefix=prefix, content=app):
+                if prefix == MARK and app == self._app:
+                    self.mark = lsn
             case _:
                 pass
 
@@ -131,7 +133,7 @@ class SlotSource:
     @property
     def handed_over(self) -> bool:
         """Whether everything was handed out that is for this capture."""
-        return self._reader.handed_over
+        return self._reader.mark is not None
 
     async def start(self, lsn: int) -> None:
         """See ports.source."""
@@ -161,6 +163,9 @@ class SlotSource:
             raise DecodeError(
                 f"The replication stream is not what it should be: {error!r}"
             ) from error
+        mark = self._reader.mark
+        if mark is not None and not await is_cut(self._dsn, self._names, mark):
+            self._reader.mark = None
         if self._reader.wants_reply or self._clock() - self._said_at > _STATUS_EVERY:
             self._say()
         return Chunk(events, self._reader.settled)
