@@ -136,7 +136,9 @@ class PostgresLedger:
         last = None
         if crossing or polls:
             exists = exists and poller is not None
-            settled_lsn, last = poller or (0, 0)
+            settled_lsn, newest_tick = poller or (0, 0)
+            # On the way back to the slot, records beyond the last tick are the slot's.
+            last = newest_tick if polls else None
             confirmed = max(
                 confirmed or 0, min(settled_lsn, known.confirmed_lsn) if crossing else settled_lsn
             )
@@ -444,10 +446,10 @@ class PostgresLedger:
 
 
 async def _check_writable(connection: Connection, *, polls: bool) -> None:
-    ((standby, level, commits),) = await rows(
+    ((standby, level, commits, isolation),) = await rows(
         connection,
         "SELECT pg_is_in_recovery(), current_setting('wal_level'),"
-        " current_setting('synchronous_commit')",
+        " current_setting('synchronous_commit'), current_setting('default_transaction_isolation')",
     )
     if standby:
         raise RefusedError(
@@ -460,4 +462,11 @@ async def _check_writable(connection: Connection, *, polls: bool) -> None:
         raise RefusedError(
             f"User {connection.info.user} has synchronous_commit = off.",
             mend=f"ALTER ROLE {connection.info.user} SET synchronous_commit = on, for readside's user",
+        )
+    elif isolation != "read committed":
+        # A tick's snapshot would be older than its place in the log.
+        raise RefusedError(
+            f"User {connection.info.user} has default_transaction_isolation = {isolation}.",
+            mend=f"ALTER ROLE {connection.info.user} SET default_transaction_isolation ="
+            " 'read committed', for readside's user",
         )
