@@ -25,6 +25,8 @@ SIGNALLED = 128
 _GRACE = 1.6
 #: Seconds that the first request to end is given; another would interrupt what is cleaning up.
 _ONCE = 1.0
+#: Seconds between two full runs of the garbage collector in a service.
+_COLLECT_EVERY = 20.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECRET = re.compile(r"(://[^/\s:@]*:)(?!password@)[^\s/]*@")
 
@@ -60,10 +62,18 @@ def run(work: Work, *, service: bool = False) -> int:
 def _collect_rarely() -> None:
     """Let the garbage collector look at fewer of the many short-lived tuples: a quarter of all the time.
 
-    Almost everything here is freed by its count of references; cycles come from exceptions only.
+    Almost everything here is freed by its count of references; cycles come from exceptions, whose
+    frames hold batches and sockets. So everything is looked at now and then, see `collecting`.
     """
     gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
+    gc.set_threshold(20_000, 10, 10)
+
+
+async def collecting() -> None:
+    """Collect what exceptions have left behind, until cancelled; a pause of a few milliseconds."""
+    while True:
+        await asyncio.sleep(_COLLECT_EVERY)
+        gc.collect()
 
 
 def complain(error: ReadsideError) -> None:

@@ -13,6 +13,7 @@ from readside.app import App
 from readside.apps.cli.status import live
 from readside.apps.cli.table import line, plain_console, render
 from readside.apps.journal import Trouble, journal
+from readside.apps.process import collecting
 from readside.apps.stall import StallWatch
 from readside.apps.workers import command_of, workers
 from readside.core.errors import ReadsideError, SettingsError
@@ -60,6 +61,7 @@ async def run(app: App, target: str, role: Role, *, processes: int, verbose: boo
         tasks = [
             asyncio.create_task(service.run()),
             asyncio.create_task(_view(service, app.name, addresses, target, trouble)),
+            asyncio.create_task(collecting()),
         ]
         if processes > 1:
             more = processes if role == "relay" else processes - 1
