@@ -68,6 +68,12 @@ class Folds:
                 await self._park_again(key, events, released)
         return seen
 
+    async def _check(self, expected: Checkpoint) -> None:
+        number = self._unit.partition
+        found = await self._store.checkpoints(self._unit.projection, [number])
+        if found.get(number) != expected:
+            raise FencedError("the checkpoint is not as it was left")
+
     async def _correct(self) -> None:
         """Take back what the store says of documents that were freed: it may have come back older."""
         for key, parking in (await self._store.parked(*self._unit)).items():
@@ -110,6 +116,7 @@ class Folds:
         steps = self._route(records, untried)
         while True:
             if self._lately:
+                await self._check(expected)  # never on what came back older or empty
                 await self._repeat_retries(expected.position, self._lately)
             folded, parked = await self._fold(steps, survived)
             if folded is None:
