@@ -17,7 +17,7 @@ from chaos.plan import Fault
 from chaos.poisons import Poisons
 from chaos.process import Child
 from chaos.proxy import GOOD, Condition
-from chaos.timeline import Timeline
+from chaos.timeline import Timeline, last
 from chaos.wipes import wipe
 from chaos.world import Node, World
 from chaos.zombie import make_zombie
@@ -71,14 +71,6 @@ class Faults:
             return special[kind]
         return self._child_kill if second == "kill" else self._child_pause
 
-    async def _last(self, seconds: float) -> None:
-        """Wait as long as a fault lasts, or until all is to be healed."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
-
     async def _node(self, fault: Fault) -> Node:
         """The relay at work, or a node beside it."""
         nodes = self._world.nodes
@@ -93,7 +85,7 @@ class Faults:
         for _ in range(20):
             if relay := await self._world.relay():
                 return relay
-            await self._last(0.25)
+            await last(0.25, self._stopping)
         return None
 
     async def _child(self, fault: Fault) -> Child:
@@ -107,7 +99,7 @@ class Faults:
         pid = child.pid
         child.kill()
         self._timeline.note(fault, int(not child.running), f"killed {child.name}, process {pid}")
-        await self._last(fault.duration)
+        await last(fault.duration, self._stopping)
         child.start()
 
     async def _child_pause(self, fault: Fault) -> None:
@@ -115,7 +107,7 @@ class Faults:
         child.start()  # it may be down for another fault's sake
         pid, state = child.pid, child.pause()
         self._timeline.note(fault, int(state == "T"), f"froze {child.name}, process {pid}")
-        await self._last(fault.duration)
+        await last(fault.duration, self._stopping)
         if child.pid == pid:
             child.resume()
 
@@ -127,7 +119,7 @@ class Faults:
         node = await self._node(fault)
         code = await asyncio.to_thread(node.child.terminate, _GRACE)
         self._timeline.note(fault, int(code in ORDERLY), f"{node.name} ended with {code}")
-        await self._last(fault.duration)
+        await last(fault.duration, self._stopping)
         node.child.start()
 
     async def _server_kill(self, fault: Fault) -> None:
@@ -146,7 +138,7 @@ class Faults:
                 await asyncio.sleep(0.05)
             await asyncio.to_thread(server.kill)
         self._timeline.note(fault, int(not server.running), f"killed process {pid}")
-        await self._last(fault.duration)
+        await last(fault.duration, self._stopping)
         await self._start(fault.target)
 
     async def _start(self, name: str) -> None:
@@ -171,7 +163,7 @@ class Faults:
             self._timeline.note(fault, 0, "has just gone down")
             return
         self._timeline.note(fault, 1, "frozen")
-        await self._last(fault.duration)
+        await last(fault.duration, self._stopping)
         await asyncio.to_thread(self._world.servers.resume, fault.target)
 
     async def _link(self, fault: Fault) -> None:
@@ -181,7 +173,7 @@ class Faults:
             if busy := [proxy for proxy in proxies if proxy.connections]:
                 proxies = busy
                 break
-            await self._last(0.1)
+            await last(0.1, self._stopping)
         if fault.dice < 0.5:
             proxies = [proxies[int(fault.dice * 2 * len(proxies))]]
         kind = fault.kind.removeprefix("link_")
@@ -200,7 +192,7 @@ class Faults:
             proxy.set(condition)
             if kind == "refuse":
                 proxy.cut()
-        await self._last(fault.duration)
+        await last(fault.duration, self._stopping)
         for proxy in proxies:
             if kind == "mute":
                 proxy.cut()  # what was answered is never heard
@@ -223,7 +215,7 @@ class Faults:
         before = sum(proxy.held for proxy in node.proxies.values())
         for proxy in node.proxies.values():
             proxy.set(Condition(blackhole=True))
-        await self._last(fault.duration)
+        await last(fault.duration, self._stopping)
         for proxy in node.proxies.values():
             proxy.set(GOOD)
         held = sum(proxy.held for proxy in node.proxies.values()) - before
@@ -236,7 +228,7 @@ class Faults:
         doomed: list[Child] = []
         try:
             await self._backlog()
-            await self._last(fault.duration)
+            await last(fault.duration, self._stopping)
             # The relay lives on: one that starts anew would see the empty log, and fill it.
             relay = await self._relay()
             doomed = [node.child for node in self._world.nodes if node is not relay]
@@ -259,7 +251,7 @@ class Faults:
                 seen = count
             elif count is not None and count >= seen + _BACKLOG:
                 return
-            await self._last(0.2)
+            await last(0.2, self._stopping)
 
     async def _flush(self, fault: Fault) -> None:
         began = time.time()

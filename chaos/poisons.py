@@ -11,7 +11,7 @@ import psycopg
 
 from chaos.app import app
 from chaos.plan import Fault
-from chaos.timeline import Timeline
+from chaos.timeline import Timeline, last
 from chaos.workload import STABLE, Change, perform
 from chaos.world import World
 
@@ -34,13 +34,6 @@ class Poisons:
         self._timeline = timeline
         self._stopping = stopping
 
-    async def _last(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
-
     async def strike(self, fault: Fault) -> None:
         """Commit an event that the handlers stumble over; mend them after a while."""
         tag = f"{fault.kind.removeprefix('poison_')}-{fault.at}-{fault.dice:.6f}"
@@ -49,12 +42,14 @@ class Poisons:
             if self._stopping.is_set():
                 self._timeline.note(fault, 0, f"{key} could not be poisoned in time")
                 return
-            await self._last(0.2)
+            await last(0.2, self._stopping)
         self._timeline.poisons[tag] = [key, time.time(), None]
         self._timeline.note(fault, 1, f"{key} is poisoned by {tag}")
-        await self._last(fault.duration)
+        await last(fault.duration, self._stopping)
         while not self._stopping.is_set() and not await self._parked(key):
-            await self._last(0.5)  # the projectors are behind: the mend would come before the fall
+            await last(
+                0.5, self._stopping
+            )  # the projectors are behind: the mend would come before the fall
         (self._world.mended / tag).touch()
         self._timeline.poisons[tag][2] = time.time()
 
@@ -65,7 +60,7 @@ class Poisons:
             if self._stopping.is_set():
                 self._timeline.note(fault, 0, f"{key} could not be written in time")
                 return
-            await self._last(0.2)
+            await last(0.2, self._stopping)
         self._timeline.undecodable.append(key)
         self._timeline.note(fault, 1, f"an event of {key} fits no class")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections import Counter
@@ -11,6 +12,15 @@ from chaos.plan import Fault
 
 #: Seconds for which a fault that had no effect is tried again.
 _LONG_ENOUGH = 8.0
+
+
+async def last(seconds: float, stopping: asyncio.Event) -> None:
+    """Wait as long as a fault lasts, or until all is to be healed."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stopping.wait()
+    except TimeoutError:
+        pass
 
 
 class Timeline:

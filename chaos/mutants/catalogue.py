@@ -171,8 +171,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a wiped store noticed only by the next write",
         "projector/lane.py",
-        '            raise FencedError("the checkpoint in the store is not as it was left")\n',
-        "            pass\n",
+        "        await self._folds.check(self._checkpoint)\n",
+        "",
         (_STAGES, "tests:tests/acceptance"),
     ),
     Mutant(

@@ -163,7 +163,7 @@ class App:
             TypeError: the connection is none of psycopg's.
         """
         rows = [row_of(self.name, event, headers, self.settings.max_payload) for event in events]
-        work = list(statements(rows)) if rows else []
+        work = list(statements(rows))
         if isinstance(connection, psycopg.AsyncConnection):
             return _record_async(connection, work, self.inline, rows)
         if not isinstance(connection, psycopg.Connection):

@@ -68,11 +68,16 @@ class Folds:
                 await self._park_again(key, events, released)
         return seen
 
-    async def _check(self, expected: Checkpoint) -> None:
+    async def check(self, expected: Checkpoint) -> None:
+        """See that the store still is where it was left.
+
+        Raises:
+            FencedError: it is not.
+        """
         number = self._unit.partition
         found = await self._store.checkpoints(self._unit.projection, [number])
         if found.get(number) != expected:
-            raise FencedError("the checkpoint is not as it was left")
+            raise FencedError("the checkpoint in the store is not as it was left")
 
     async def _correct(self) -> None:
         """Take back what the store says of documents that were freed: it may have come back older."""
@@ -116,7 +121,7 @@ class Folds:
         steps = self._route(records, untried)
         while True:
             if self._lately:
-                await self._check(expected)  # never on what came back older or empty
+                await self.check(expected)  # never on what came back older or empty
                 await self._repeat_retries(expected.position, self._lately)
             folded, parked = await self._fold(steps, survived)
             if folded is None:
@@ -126,8 +131,7 @@ class Folds:
             try:
                 outcome = await self._store.apply(batch)
             except UnwritableError as error:
-                waiting = [step for step in steps if self._held(step)]
-                free = [step for step in steps if not self._held(step)]
+                free, waiting = self._split(steps)
                 singled = await single_out(self._folder, self._store, batch, free, error)
                 steps = [*singled, *waiting]
                 continue
@@ -157,6 +161,13 @@ class Folds:
         hold = self._parked.get(step.key)
         return hold is not None and step.record.position >= hold.since
 
+    def _split(self, steps: list[FoldStep]) -> tuple[list[FoldStep], list[FoldStep]]:
+        """Those which may be applied, and those which wait behind a parked one."""
+        if not self._parked:
+            return steps, []
+        waiting = [step for step in steps if self._held(step)]
+        return [step for step in steps if not self._held(step)], waiting
+
     def limits(self, limits: Limits) -> Limits:
         """Fewer records at once where the documents are large: all that they concern are loaded."""
         return limits._replace(records=max(1, min(limits.records, limits.size // self._weight)))
@@ -170,8 +181,7 @@ class Folds:
     async def _fold(
         self, steps: list[FoldStep], survived: Callable[[], Awaitable[None]] | None
     ) -> tuple[Folded | None, tuple[tuple[str, str], ...]]:
-        parked = self._parked
-        free = [step for step in steps if not self._held(step)] if parked else steps
+        free, waiting = self._split(steps)
         keys = list(dict.fromkeys(step.key for step in free))
         loaded = await self._store.load(
             self._unit.projection, keys, documents=self._folder.projection.reads_views
@@ -181,9 +191,8 @@ class Folds:
         folded = self._folder.fold(free, dict(zip(keys, loaded, strict=True)))
         if survived is not None:
             await survived()
-        if not folded.poisons and len(free) == len(steps):
+        if not folded.poisons and not waiting:
             return folded, ()
-        waiting = [step for step in steps if self._held(step)] if parked else []
         away = await self._park(folded, waiting)
         if away is None:
             return None, ()

@@ -235,10 +235,7 @@ class Lane:
         if self._clock.now() - self._looked_at < _LOOK_AFTER:
             return
         self._looked_at = self._clock.now()
-        unit = self.lease.unit
-        found = await self._around.store.checkpoints(unit.projection, [unit.partition])
-        if found.get(unit.partition) != self._checkpoint:
-            raise FencedError("the checkpoint in the store is not as it was left")
+        await self._folds.check(self._checkpoint)
         self._durability.seen(self._clock.now())
 
     async def _heal(self, reason: str, behind: Position | None = None) -> None:

@@ -121,7 +121,7 @@ class Transaction:
         try:
             await self._fold(rows)
             async with connection.pipeline():
-                for statement, values in statements(rows) if rows else ():
+                for statement, values in statements(rows):
                     await connection.execute(statement, values)
         except BaseException:
             # Or what comes next in the block would run, and commit, without what was before.
@@ -231,7 +231,7 @@ class Transaction:
         connection = self.connection
         if len(self._rows) == 1:
             return await self._ask(*last_statement(self._rows[0]))
-        for statement, values in statements(self._rows) if self._rows else ():
+        for statement, values in statements(self._rows):
             await connection.execute(statement, values)
         return None if failed else await self._ask(_HOW)
 

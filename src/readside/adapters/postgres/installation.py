@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
 from psycopg import errors, sql
 
 from readside.adapters.postgres.connection import Connection, opened
 from readside.adapters.postgres.handover import check_ended, cut, make_index, tidy
+from readside.adapters.postgres.migrations import migrate, packaged
 from readside.adapters.postgres.names import COLUMNS, Names, checked_name
 from readside.adapters.postgres.partitions import tend_partitions
 from readside.core.errors import RefusedError, SchemaError, SettingsError
 from readside.core.position import format_lsn, parse_lsn
 
+_PACKAGE = "readside.adapters.postgres"
 _LOCK = 0x7265616473696465  # "readside"
 _FAILOVER_SLOTS_SINCE = 170_000
 _OLDEST_SERVER = 140_000
@@ -68,12 +68,6 @@ def check_level(wal_level: str) -> None:
         )
 
 
-def _packaged() -> list[tuple[str, str]]:
-    folder = resources.files("readside.adapters.postgres") / "sql"
-    found = [entry for entry in folder.iterdir() if entry.name.endswith(".sql")]
-    return sorted((entry.name, entry.read_text(encoding="utf-8")) for entry in found)
-
-
 async def check_schema(connection: Connection) -> None:
     """Make sure that all migrations of this version were applied; newer ones do no harm.
 
@@ -82,7 +76,7 @@ async def check_schema(connection: Connection) -> None:
     """
     rows = await (await connection.execute("SELECT name FROM readside.migrations")).fetchall()
     applied = {row[0] for row in rows}
-    missing = [name for name, _ in _packaged() if name not in applied]
+    missing = [name for name, _ in packaged(_PACKAGE) if name not in applied]
     if missing:
         raise SchemaError(
             f"These migrations are missing: {', '.join(missing)}.",
@@ -92,20 +86,8 @@ async def check_schema(connection: Connection) -> None:
 
 async def _migrate(connection: Connection, done: list[str]) -> None:
     async with connection.transaction():
-        await connection.execute("CREATE SCHEMA IF NOT EXISTS readside")
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS readside.migrations"
-            " (name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
-        )
-        rows = await (await connection.execute("SELECT name FROM readside.migrations")).fetchall()
-        applied = {row[0] for row in rows}
-        for name, text in _packaged():
-            if name not in applied:
-                await connection.execute(text.encode())
-                await connection.execute(
-                    "INSERT INTO readside.migrations (name) VALUES (%s)", [name]
-                )
-                done.append(f"migration {name}")
+        applied = await migrate(connection, _PACKAGE, "readside")
+    done += [f"migration {name}" for name in applied]
 
 
 async def _branch(connection: Connection, names: Names, done: list[str]) -> None:

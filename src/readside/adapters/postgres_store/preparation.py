@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from importlib import resources
 
 from psycopg import errors
 
 from readside.adapters.postgres.connection import Connection
+from readside.adapters.postgres.migrations import migrate
 from readside.adapters.postgres_store.columns import Column, literal, quoted
 from readside.adapters.postgres_store.fitting import check_fit, look, relation_kind
 from readside.adapters.postgres_store.moving import refuse_leftovers, refuse_moved
@@ -33,7 +33,8 @@ async def prepare(connection: Connection, app: str, sheets: Sequence[Sheet]) -> 
     done: list[str] = []
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-        await _migrate(connection, done)
+        applied = await migrate(connection, "readside.adapters.postgres_store", "readside_store")
+        done += [f"read store: migration {name}" for name in applied]
         for sheet in sheets:
             await _adopt(connection, app, sheet, done)
     return done
@@ -97,28 +98,6 @@ def _refuse_other_mode(sheet: Sheet, *, inline: bool) -> None:
             f"Projection {sheet.projection} was {was}; what its documents contain would not be known.",
             mend=f"give it another name, or first: readside forget module:app {sheet.projection} --documents",
         )
-
-
-async def _migrate(connection: Connection, done: list[str]) -> None:
-    folder = resources.files("readside.adapters.postgres_store") / "sql"
-    packaged = sorted(
-        (entry.name, entry.read_text(encoding="utf-8"))
-        for entry in folder.iterdir()
-        if entry.name.endswith(".sql")
-    )
-    await connection.execute("CREATE SCHEMA IF NOT EXISTS readside_store")
-    await connection.execute(
-        "CREATE TABLE IF NOT EXISTS readside_store.migrations"
-        " (name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
-    )
-    rows = await (await connection.execute("SELECT name FROM readside_store.migrations")).fetchall()
-    for name, text in packaged:
-        if (name,) not in rows:
-            await connection.execute(text.encode())
-            await connection.execute(
-                "INSERT INTO readside_store.migrations (name) VALUES (%s)", [name]
-            )
-            done.append(f"read store: migration {name}")
 
 
 async def _adopt(connection: Connection, app: str, sheet: Sheet, done: list[str]) -> None:
