@@ -49,6 +49,20 @@ def freeze(pids: Iterable[int]) -> None:
     wait_until(lambda: all(map(_stands_still, frozen)), KILL_SECONDS)
 
 
+def freeze_tree(pid: int) -> list[int]:
+    """Stop a process and everything below it; return those below, of which none can fork now.
+
+    One look does not do: a child that still runs may fork between the look and its signal,
+    and once it is killed nothing tells any more that the grandchild was one of ours.
+    """
+    freeze([pid])
+    frozen: set[int] = set()
+    while fresh := set(descendants(pid)) - frozen:
+        freeze(fresh)
+        frozen |= fresh
+    return sorted(frozen)
+
+
 def kill(pids: Iterable[int]) -> None:
     """End processes by SIGKILL and wait until they are gone, at most KILL_SECONDS."""
     doomed = set(pids)
@@ -86,7 +100,9 @@ def _stands_still(pid: int) -> bool:
         return True
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
-        return all(_fields(thread)[0] in b"TtZX" for thread in threads)
+        # D: in the kernel, from where it stops before it runs on; so waits the parent of a vfork
+        # whose child was stopped before its exec, for as long as that one is stopped.
+        return all(_fields(thread)[0] in b"TtZXD" for thread in threads)
     except OSError:  # gone
         return True
 

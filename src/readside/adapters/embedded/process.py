@@ -165,8 +165,7 @@ class Server:
     def pause(self) -> None:
         """Freeze it with everything below it: connections stay open, nothing answers."""
         self._paused = True
-        family.freeze([self.pid])  # first, so that it starts nothing meanwhile
-        family.freeze(family.descendants(self.pid))
+        family.freeze_tree(self.pid)
 
     def resume(self) -> None:
         """Let it go on; does nothing unless it is paused."""
@@ -213,8 +212,7 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
     """End a child process and everything below it at once, and wait until it is gone."""
     if process.poll() is not None:
         return
-    family.freeze([process.pid])  # so that nothing new is forked while we look
-    children = family.descendants(process.pid)
+    children = family.freeze_tree(process.pid)
     family.send(children, signal.SIGKILL)
     process.kill()
     process.wait()
