@@ -86,7 +86,8 @@ def test_the_moments_are_known():
     assert set(SEEN["log"].passed) >= {
         "relay.started", "relay.taken", "relay.published", "relay.announced", "relay.confirmed",
         "relay.settled", "projector.claimed", "projector.subscribed", "projector.loaded",
-        "projector.parked", "projector.applied", "projector.moved_on", "projector.conflict",
+        "projector.folded", "projector.parked", "projector.applied", "projector.moved_on",
+        "projector.conflict",
     }  # fmt: skip
 
 

@@ -163,7 +163,7 @@ class Full:
         self.full = False
 
     async def before(self, call):
-        if self.full and call == "store.load":
+        if self.full and call in ("store.load", "store.apply"):
             raise UnavailableError("OOM command not allowed")
 
     async def after(self, call):

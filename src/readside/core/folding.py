@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple
 
 from readside.core.errors import DecodeError, HandlerError
@@ -45,9 +45,12 @@ class Batch(NamedTuple):
     expected: Checkpoint | None
     #: None leaves the checkpoint alone (a parked event applied later).
     checkpoint: Checkpoint | None
-    writes: tuple[Write, ...]
+    writes: Sequence[Write]
     #: Documents that this batch leaves behind, and which parking of theirs it is: readers are told.
     parked: tuple[tuple[str, str], ...] = ()
+    #: The documents were not loaded, and `expected` of the writes says nothing: each must be new, or
+    #: contain nothing but an earlier position of this partition.
+    overwrites: bool = False
 
 
 class Step(NamedTuple):
@@ -116,6 +119,20 @@ def late_of(text: str) -> set[str]:
 
 def _late_mark(record: Record) -> str:
     return f"{_LATE}{record.partition}:{record.position.encode()}"
+
+
+def precedes(text: str, positions: str) -> bool:
+    """Whether a document may be overwritten unseen: it is new, or older and fed by the same partition.
+
+    Args:
+        text: its positions.
+        positions: those that it is to have; one, of one partition.
+    """
+    if not text:
+        return True
+    prefix, _, _ = positions.partition(":")
+    same = len(text) == len(positions) and text.startswith(f"{prefix}:")
+    return same and text < positions
 
 
 def contains(text: str, partition: int, position: Position) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from readside.core.errors import RefusedError, UnavailableError
-from readside.core.folding import Batch, Stored, Write
+from readside.core.folding import Batch, Stored, Write, precedes
 from readside.core.record import Checkpoint
 from readside.ports.store import Outcome, Reading, StoreTraits
 from readside.ports.traits import Promise
@@ -151,7 +151,7 @@ class MemoryStore:
         if not self._expected(shelves, batch):
             return Outcome.FENCED
         for write in batch.writes:
-            if self._changed(shelves, batch.projection, write):
+            if self._changed(shelves, batch, write):
                 return Outcome.CONFLICT
         return None
 
@@ -159,8 +159,11 @@ class MemoryStore:
         name = (self._app, batch.projection, batch.partition)
         return batch.checkpoint is None or shelves.checkpoints.get(name) == batch.expected
 
-    def _changed(self, shelves: Shelves, projection: str, write: Write) -> bool:
-        return shelves.positions.get((self._app, projection, write.key), "") != write.expected
+    def _changed(self, shelves: Shelves, batch: Batch, write: Write) -> bool:
+        found = shelves.positions.get((self._app, batch.projection, write.key), "")
+        if batch.overwrites:
+            return not precedes(found, write.positions)
+        return found != write.expected
 
     def _write(self, shelves: Shelves, projection: str, write: Write) -> None:
         shelves.positions[self._app, projection, write.key] = write.positions
@@ -254,7 +257,7 @@ class PiecemealStore(MemoryStore):
             return refused
         for write in batch.writes:
             shelves = await self._reach()
-            if self._changed(shelves, batch.projection, write):
+            if self._changed(shelves, batch, write):
                 return Outcome.CONFLICT
             self._library.write()
             self._write(shelves, batch.projection, write)

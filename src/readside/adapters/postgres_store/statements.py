@@ -84,6 +84,16 @@ LOCK = (
     b" SELECT readside_store.insist(EXISTS (SELECT FROM own),"
     b" 'inline projection ' || %(projection)s::text || ' has no table yet')"
 )
+#: Documents that were not loaded: the condition is that of `core.folding.precedes`.
+_OVERWRITE = (
+    "WITH put AS (INSERT INTO readside_store.documents AS d"
+    f" SELECT {ID}, w.key, w.positions FROM unnest(%(keys)s::text[], %(positions)s::text[])"
+    " AS w(key, positions) ORDER BY w.key ON CONFLICT (projection, key) DO UPDATE"
+    " SET positions = excluded.positions WHERE d.positions = '' OR (starts_with(d.positions, %(prefix)s)"
+    " AND length(d.positions) = length(excluded.positions) AND d.positions < excluded.positions)"
+    " RETURNING 1)"
+    " SELECT readside_store.insist((SELECT count(*) FROM put) = cardinality(%(keys)s::text[]), 'CONFLICT')"
+).encode()
 _PARK = (
     "INSERT INTO readside_store.parked"
     f" SELECT {ID}, %(partition)s, w.* FROM unnest(%(keys)s::text[], %(parkings)s::text[]) AS w"
@@ -129,6 +139,13 @@ def guards(app: str, batch: Batch) -> Iterator[Step]:
             yield _BEGIN_AT, moved
         else:
             yield _MOVE, {**moved, "expected": batch.expected.encode()}
+    yield from (_overwriting if batch.overwrites else _replacing)(batch, names)
+    if batch.parked:
+        keys = {"keys": [key for key, _ in batch.parked]}
+        yield _PARK, {**names, **keys, "parkings": [parking for _, parking in batch.parked]}
+
+
+def _replacing(batch: Batch, names: Mapping[str, Any]) -> Iterator[Step]:
     known = [write for write in batch.writes if write.expected]
     if known:
         values = {**names, "known": [write.key for write in known]}
@@ -138,9 +155,16 @@ def guards(app: str, batch: Batch) -> Iterator[Step]:
     if new:
         keys = {"new": [write.key for write in new]}
         yield _MAKE, {**names, **keys, "positions": [write.positions for write in new]}
-    if batch.parked:
-        keys = {"keys": [key for key, _ in batch.parked]}
-        yield _PARK, {**names, **keys, "parkings": [parking for _, parking in batch.parked]}
+
+
+def _overwriting(batch: Batch, names: Mapping[str, Any]) -> Iterator[Step]:
+    if batch.writes:
+        keys = [write.key for write in batch.writes]
+        texts = [write.positions for write in batch.writes]
+        yield (
+            _OVERWRITE,
+            {**names, "keys": keys, "positions": texts, "prefix": f"{batch.partition}:"},
+        )
 
 
 def contents(sheet: Sheet, documents: Mapping[str, bytes | None]) -> Iterator[Step]:

@@ -1,7 +1,8 @@
 -- Applies one batch: checks everything first, then writes; Lua has no rollback.
 -- KEYS: checkpoints hash, positions hash, parked hash, then the key of each document.
--- ARGV: partition, expected checkpoint, new checkpoint ('' leaves it); then in columns, for n documents:
---       n times the expected positions; n times field and new positions; n times the JSON, '' to delete;
+-- ARGV: partition, expected checkpoint, new checkpoint ('' leaves it), 'overwrite' or ''; then in columns,
+--       for n documents: n times the expected positions (unless they are overwritten unseen); n times field
+--       and new positions; n times the JSON, '' to delete;
 --       then field and entry of each parked document.
 -- Positions are compared as texts: Lua's numbers lose bits above 2^53.
 local partition, expected, checkpoint = ARGV[1], ARGV[2], ARGV[3]
@@ -12,7 +13,9 @@ if checkpoint ~= '' then
     end
 end
 local count = #KEYS - 3
-local pairs_from, documents_from = 3 + count, 3 + 3 * count
+local overwrites, prefix = ARGV[4] ~= '', partition .. ':'
+local pairs_from = overwrites and 4 or 4 + count
+local documents_from = pairs_from + 2 * count
 local chunk = 1000
 for first = 1, count, chunk do
     local last = math.min(count, first + chunk - 1)
@@ -22,8 +25,17 @@ for first = 1, count, chunk do
     end
     local stored = redis.call('HMGET', KEYS[2], unpack(fields))
     for n = first, last do
-        if (stored[n - first + 1] or '') ~= ARGV[3 + n] then
-            return 'CONFLICT'
+        local has = stored[n - first + 1] or ''
+        if not overwrites then
+            if has ~= ARGV[4 + n] then
+                return 'CONFLICT'
+            end
+        elseif has ~= '' then
+            -- Of one width, and with digits and lower-case letters only, so that every locale agrees.
+            local new = ARGV[pairs_from + 2 * n]
+            if #has ~= #new or has >= new or string.sub(has, 1, #prefix) ~= prefix then
+                return 'CONFLICT'
+            end
         end
     end
 end

@@ -161,10 +161,12 @@ class RedisStore:
             str(batch.partition),
             batch.expected.encode() if batch.expected else "",
             batch.checkpoint.encode() if batch.checkpoint else "",
+            "overwrite" if batch.overwrites else "",
         ]
         # In columns, so that the script can hand whole stretches on.
         keys += [f"{name}:{write.key}" for write in batch.writes]
-        values += [write.expected for write in batch.writes]
+        if not batch.overwrites:
+            values += [write.expected for write in batch.writes]
         for key, _, positions, _ in batch.writes:
             values += (key, positions)
         values += [b"" if write.document is None else write.document for write in batch.writes]
