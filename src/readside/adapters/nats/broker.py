@@ -13,7 +13,7 @@ from nats.js.errors import NotFoundError
 
 from readside.adapters.nats.link import FAILURES, PATIENCE, Link
 from readside.adapters.nats.subscription import NatsSubscription
-from readside.adapters.nats.wire import Reader, Writer, watermark_text
+from readside.adapters.nats.wire import Reader, Writer, lines_of, watermark_text
 from readside.core.errors import (
     BrokerUncertainError,
     DecodeError,
@@ -147,16 +147,13 @@ class NatsBroker:
         if not records:
             return
         client = await self._link.client()
-        publish, app, headers_of = client.publish, self._app, self._writer.headers_of
         batch = list(records)
         try:
             if self._sequence is None:
                 self._sequence = await self._acknowledged(batch.pop(0))
             if not batch:
                 return
-            for record in batch[:-1]:
-                subject = f"{app}.{record.partition}.{record.type}"
-                await publish(subject, record.payload, headers=headers_of(record))
+            await client.send(map(self._message, batch[:-1]))
             sequence = await self._acknowledged(batch[-1])
         except FAILURES as error:
             self._sequence = None
@@ -169,11 +166,17 @@ class NatsBroker:
                 mend="nothing: the batch is published again, and duplicates change nothing",
             )
 
+    def _message(self, record: Record) -> tuple[str, str, bytes]:
+        return self._subject(record), lines_of(self._writer.headers_of(record)), record.payload
+
+    def _subject(self, record: Record) -> str:
+        return f"{self._app}.{record.partition}.{record.type}"
+
     async def _acknowledged(self, record: Record) -> int:
         client = await self._link.client()
-        subject = f"{self._app}.{record.partition}.{record.type}"
+        headers = self._writer.headers_of(record)
         answer = await client.request(
-            subject, record.payload, timeout=PATIENCE, headers=self._writer.headers_of(record)
+            self._subject(record), record.payload, timeout=PATIENCE, headers=headers
         )
         ack = msgspec.json.decode(answer.data, type=_Ack)
         if ack.error is not None or ack.seq == 0:

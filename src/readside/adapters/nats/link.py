@@ -6,11 +6,11 @@ import asyncio
 import logging
 from urllib.parse import urlsplit
 
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoServersError
 from nats.js.errors import APIError, ServiceUnavailableError
 
+from readside.adapters.nats.express import Express
 from readside.core.errors import ReadsideError, RefusedError, UnavailableError
 
 log = logging.getLogger("readside.nats")
@@ -32,7 +32,7 @@ class Link:
     def __init__(self, url: str) -> None:
         self._url = url
         self._lock = asyncio.Lock()
-        self._client: Client | None = None
+        self._client: Express | None = None
         self._last_error: Exception | None = None
 
     @property
@@ -41,7 +41,7 @@ class Link:
         parts = urlsplit(self._url)
         return f"NATS at {parts.hostname}:{parts.port or 4222}"
 
-    async def client(self) -> Client:
+    async def client(self) -> Express:
         """The connected client.
 
         Raises:
@@ -54,7 +54,7 @@ class Link:
             self._last_error = None
             try:
                 # Kept before it connects: whoever is interrupted here still closes it.
-                client = self._client = Client()
+                client = self._client = Express()
                 await client.connect(
                     self._url,
                     name="readside",
@@ -115,7 +115,7 @@ class Link:
                 log.debug("closing: %r", error)
 
 
-def _sweep(client: Client) -> None:
+def _sweep(client: Express) -> None:
     """End what a client leaves behind whose connection broke while it was writing.
 
     nats-py closes itself then, and on uvloop its last write raises what it does not expect: its

@@ -8,13 +8,13 @@ import time
 from collections import deque
 
 import msgspec
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscriptionHandle
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from readside.adapters.nats.express import Express
 from readside.adapters.nats.link import FAILURES, Link
-from readside.adapters.nats.wire import Reader, watermark_of
+from readside.adapters.nats.wire import Reader, headers_in, watermark_of
 from readside.core.batching import Limits
 from readside.core.errors import DecodeError, UnavailableError
 from readside.core.record import Record, Watermark
@@ -48,13 +48,14 @@ class NatsSubscription:
         self._partition = partition
         self._identity = identity
         self._reader = Reader(partition)
-        self._messages: deque[Msg] = deque()
+        #: Subject, reply, payload and headers, as they came.
+        self._messages: deque[tuple[bytes, bytes, bytes, bytes]] = deque()
         self._watermark: Watermark | None = None
         self._arrived = asyncio.Event()
         self._outstanding = 0
         self._failure = ""
         self._heard_at = time.monotonic()
-        self._client: Client | None = None
+        self._client: Express | None = None
         self._handles: list[NatsSubscriptionHandle] = []
         self._consumer = ""
         self._inbox = ""
@@ -84,9 +85,9 @@ class NatsSubscription:
             )
             self._consumer = info.name
             self._inbox = client.new_inbox()
-            self._handles.append(
-                await client.subscribe(self._inbox, cb=self._on_message, pending_bytes_limit=0)
-            )
+            inbox = await client.subscribe(self._inbox, cb=self._on_word)
+            client.divert(inbox, self._on_message)
+            self._handles.append(inbox)
             self._handles.append(await client.subscribe(watermarks, cb=self._on_watermark))
             await self._pull()
         except FAILURES as error:
@@ -113,14 +114,14 @@ class NatsSubscription:
         size = 0
         messages, record_of, stem = self._messages, self._reader.record_of, f"{self._identity}:"
         while messages and len(records) < limits.records and size < limits.size:
-            message = messages.popleft()
-            size += len(message.data)
-            offset = stem + _stream_sequence(message.reply)
+            subject, reply, payload, headers = messages.popleft()
+            size += len(payload)
+            offset = stem + _stream_sequence(reply.decode())
             try:
-                records.append(record_of(message.subject, message.data, message.headers, offset))
+                records.append(record_of(subject.decode(), payload, headers_in(headers), offset))
             except DecodeError as error:
                 # Somebody else publishes here. If it was one of ours, the chain will show a hole.
-                log.warning("passed over on %s: %s", message.subject, error)
+                log.warning("passed over on %s: %s", subject.decode(errors="replace"), error)
         return records
 
     def _check_alive(self) -> None:
@@ -148,13 +149,15 @@ class NatsSubscription:
         except FAILURES as error:
             self._failure = str(error)
 
-    async def _on_message(self, message: Msg) -> None:
+    def _on_message(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         self._heard_at = time.monotonic()
-        if message.reply and message.headers and "Status" not in message.headers:
-            self._outstanding -= 1
-            self._messages.append(message)
-            self._arrived.set()
-            return
+        self._outstanding -= 1
+        self._messages.append((subject, reply, payload, headers))
+        self._arrived.set()
+
+    async def _on_word(self, message: Msg) -> None:
+        """Hear what the server says of the pull."""
+        self._heard_at = time.monotonic()
         headers = message.headers or {}
         status = headers.get("Status", "")
         undelivered = headers.get("Nats-Pending-Messages")

@@ -11,6 +11,7 @@ one whose name NATS forbids or keeps for itself travels as Readside-X-<name, per
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -81,13 +82,32 @@ def _name(name: str) -> str:
     return _OTHER + quote(name, safe="")
 
 
-def _further(headers: dict[str, str]) -> bytes:
+def _further(headers: Mapping[str, str]) -> bytes:
     kept = {
         unquote(name.removeprefix(_OTHER)): unquote(value)
         for name, value in headers.items()
         if name != HEADER
     }
     return msgspec.json.encode(kept)
+
+
+def lines_of(headers: Mapping[str, str]) -> str:
+    """Headers as they travel; everything in them is ASCII without line ends."""
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+
+
+def headers_in(block: bytes) -> dict[str, str]:
+    """Read a block of headers, as it came; of lines that are none, nothing.
+
+    Raises:
+        DecodeError: it is no text.
+    """
+    try:
+        lines = block.decode().split("\r\n")
+    except UnicodeDecodeError as error:
+        raise DecodeError(f"A message on the stream is not readside's: {error!r}") from error
+    pairs = [line.partition(":") for line in lines]
+    return {name: value.strip() for name, colon, value in pairs if colon}
 
 
 class Reader:
@@ -99,7 +119,7 @@ class Reader:
         self._last, self._last_text = _NOTHING
 
     def record_of(
-        self, subject: str, payload: bytes, headers: dict[str, str] | None, offset: str = ""
+        self, subject: str, payload: bytes, headers: Mapping[str, str] | None, offset: str = ""
     ) -> Record:
         """Read a message.
 

@@ -20,8 +20,9 @@ from readside.ports.traits import Promise
 
 _new = tuple.__new__
 
-#: Events in one chunk; a large transaction comes in several.
-_CHUNK = 4000
+#: Events in one chunk; a large transaction comes in several. What is there already is taken together,
+#: for every chunk costs, and so does every batch that is made of it.
+_ENOUGH = 1000
 #: Seconds between unasked status messages: well below wal_sender_timeout.
 _STATUS_EVERY = 2.0
 
@@ -158,7 +159,12 @@ class SlotSource:
         if not self._frames:
             self._frames = await self._stream.frames(patience)
         try:
-            events = self._reader.take(self._frames, _CHUNK)
+            events = self._reader.take(self._frames, _ENOUGH)
+            while 0 < len(events) < _ENOUGH and self._reader.mark is None:
+                self._frames = self._frames or self._stream.more()
+                if not self._frames:
+                    break
+                events += self._reader.take(self._frames, _ENOUGH - len(events))
         except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
             raise DecodeError(
                 f"The replication stream is not what it should be: {error!r}"

@@ -85,6 +85,13 @@ class ReplicationStream:
             self._resume()
         return taken
 
+    def more(self) -> deque[bytes]:
+        """Frames that have come meanwhile, without waiting for any."""
+        if not self._frames and self._watched is not None:
+            self._readable()
+        taken, self._frames, self._buffered = self._frames, deque(), 0
+        return taken
+
     def confirm(self, lsn: int) -> None:
         """Tell the server that everything before `lsn` may go; also keeps the connection alive.
 
