@@ -325,7 +325,8 @@ class Nemesis:
             if documents:
                 document = self._chance.choice(documents)
                 await operator.discard(document, whole=self._chance.random() < 0.3)
-                await operator.retry(document)
+                if self._chance.random() < 0.5:  # else later events come in behind what is given up
+                    await operator.retry(document)
 
         if self._world.database.tables.parked_documents:
             await self._operate("discard", job)

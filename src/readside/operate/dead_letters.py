@@ -204,20 +204,18 @@ class DeadLetters:
         """
         row = self._row(document)
         found = await self._session.query(
-            # The next one waits for what the discarded one has waited for, no longer for that itself.
+            # What waits for the discarded one, waits for what that has waited for, no longer for itself.
             f"WITH failing AS (SELECT base FROM {PARKED}"
             + _DOCUMENT
-            + " AND position = %s), heir AS (UPDATE readside.parked_events e SET base = failing.base"
-            " FROM failing WHERE NOT %s AND e.base IS NULL AND (e.app, e.projection, e.partition, e.key,"
-            " e.position) = (SELECT app, projection, partition, key, min(position)"
-            " FROM readside.parked_events"
+            + " AND position = %s), heirs AS (UPDATE readside.parked_events e SET base = failing.base"
+            " FROM failing"
             + _DOCUMENT
-            + " AND position > %s GROUP BY 1, 2, 3, 4)), gone AS (DELETE FROM readside.parked_events"
+            + " AND e.base = %s AND NOT %s), gone AS (DELETE FROM readside.parked_events"
             + _DOCUMENT
             + " AND applied_at IS NULL AND (%s OR position = %s) RETURNING 1)"
             " SELECT count(*) FROM gone",
             [
-                *row, document.position, whole, *row, document.position,
+                *row, document.position, *row, document.position, whole,
                 *row, whole, document.position,
             ],
         )  # fmt: skip
