@@ -94,6 +94,9 @@ class Letters(Protocol):
     async def waiting(self, document: ParkedDocument, limit: int) -> Sequence[Waiting]:
         """The first of its events that no retry has applied, in order."""
 
+    async def retried(self, document: ParkedDocument) -> Sequence[Waiting]:
+        """Those that a retry has applied and that are remembered, in order."""
+
     async def done(self, document: ParkedDocument, until: Position) -> int:
         """Note that its events up to a position are applied; say how many these are."""
 
@@ -118,6 +121,11 @@ async def retry(
                 return Retried(document.projection, document.key, applied, "")
             continue
         released = await release(folder, store, unit, key, events)
+        # Of what an earlier retry has applied, the store may have lost the write alone: no checkpoint
+        # shows that, so no projector brings it. What the document has is passed over.
+        if released.too_early and (before := await letters.retried(document)):
+            every = sorted([*before, *events], key=lambda one: one.record.position)
+            released = await release(folder, store, unit, key, every)
         probe("dead_letters.folded")
         if released.until is not None:
             applied += await letters.done(document, released.until)
@@ -235,6 +243,16 @@ class DeadLetters:
             + _DOCUMENT
             + " AND applied_at IS NULL ORDER BY position LIMIT %s",
             [*self._row(document), limit],
+        )
+        return [event_of(*row) for row in found]
+
+    async def retried(self, document: ParkedDocument) -> Sequence[Waiting]:
+        """See Letters."""
+        found = await self._session.query(
+            f"SELECT {EVENT_COLUMNS} FROM {PARKED}"
+            + _DOCUMENT
+            + " AND applied_at IS NOT NULL ORDER BY position",
+            self._row(document),
         )
         return [event_of(*row) for row in found]
 

@@ -82,6 +82,12 @@ class MemoryParking:
         found = [name for name in tables.parked_events if name[:2] == (unit, key)]
         return [_needing(tables, name) for name in sorted(found)]
 
+    async def remembered(self, unit: Unit, key: str) -> list[Waiting]:
+        """Those of a document that a retry has applied, in order."""
+        tables = await self._database.reach()
+        found = [name for name in tables.retried if name[:2] == (unit, key)]
+        return [_needing(tables, name) for name in sorted(found)]
+
     async def applied(self, unit: Unit, key: str, until: Position) -> None:
         """Note that a retry has applied the events up to a position."""
         tables = await self._database.reach()
