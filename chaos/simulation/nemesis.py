@@ -238,12 +238,15 @@ class Nemesis:
         """No further than a store may go which brings to disk within `settle_delay`."""
         oldest = self._world.clock.now() - self._world.shape.settle_delay * 0.9
         young = [
-            backup
+            (made_at, backup)
             for made_at, backup in self._backups
             if made_at > oldest and not self._undoes_a_retry(backup)
         ]
         if young:
-            self._world.library.roll_back(self._chance.choice(young))
+            chosen = self._chance.choice(young)
+            self._world.library.roll_back(chosen[1])
+            # What came after it is gone; to come back as that next time would be to go forward.
+            del self._backups[self._backups.index(chosen) + 1 :]
             self._note("store_rolled_back")
 
     def _undoes_a_retry(self, backup: Shelves) -> bool:
