@@ -238,12 +238,15 @@ class Nemesis:
         """No further than a store may go which brings to disk within `settle_delay`."""
         oldest = self._world.clock.now() - self._world.shape.settle_delay * 0.9
         young = [
-            backup
+            (made_at, backup)
             for made_at, backup in self._backups
             if made_at > oldest and not self._undoes_a_retry(backup)
         ]
         if young:
-            self._world.library.roll_back(self._chance.choice(young))
+            chosen = self._chance.choice(young)
+            self._world.library.roll_back(chosen[1])
+            # What came after it is gone; to come back as that next time would be to go forward.
+            del self._backups[self._backups.index(chosen) + 1 :]
             self._note("store_rolled_back")
 
     def _undoes_a_retry(self, backup: Shelves) -> bool:
@@ -325,7 +328,8 @@ class Nemesis:
             if documents:
                 document = self._chance.choice(documents)
                 await operator.discard(document, whole=self._chance.random() < 0.3)
-                await operator.retry(document)
+                if self._chance.random() < 0.5:  # else later events come in behind what is given up
+                    await operator.retry(document)
 
         if self._world.database.tables.parked_documents:
             await self._operate("discard", job)

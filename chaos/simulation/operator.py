@@ -195,6 +195,9 @@ class _Letters:
     async def waiting(self, document: ParkedDocument, limit: int) -> Sequence[Waiting]:
         return (await self._parking.waiting(*_name(document)))[:limit]
 
+    async def retried(self, document: ParkedDocument) -> Sequence[Waiting]:
+        return await self._parking.remembered(*_name(document))
+
     async def done(self, document: ParkedDocument, until: Position) -> int:
         await self._parking.applied(*_name(document), until)
         return 1

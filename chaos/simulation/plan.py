@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection
+from dataclasses import replace
 from typing import NamedTuple
 
 from chaos.simulation.nemesis import HISTORY
@@ -27,6 +28,8 @@ _LOG = (
 )
 _STORE = ("store_away", "store_rolled_back")
 _LETTERS = ("deploy", "retry", "discard")
+#: How likely a run is mostly about parked documents.
+_LETTERS_OFTEN = 0.1
 _SOURCE = ("database_crash", "database_away", "quiet")
 
 
@@ -50,6 +53,28 @@ class Plan(NamedTuple):
 
 def plan(seed: int) -> Plan:
     """Draw a run. Each knows only some of the faults, so that rare combinations come often."""
+    chance = random.Random(f"letters {seed}")
+    return _of_letters(_drawn(seed), chance) if chance.random() < _LETTERS_OFTEN else _drawn(seed)
+
+
+def _of_letters(drawn: Plan, chance: random.Random) -> Plan:
+    """A run mostly about parked documents, in a store that comes back older or empty meanwhile.
+
+    What is parked, given up, retried and undone has to meet in one document: by chance it never does.
+    """
+    others = chance.sample(("kill", "die_at", "slow", "store_away"), chance.randint(0, 2))
+    return drawn._replace(
+        shape=replace(drawn.shape, settle_delay=_NEVER),
+        projections=("fragile",),
+        faults=tuple(sorted({*_LETTERS, "store_rolled_back", "store_wiped", *others})),
+        rate=min(drawn.rate, 0.05),
+        spoil=chance.choice((0.02, 0.1)),
+        deadly=0.0,
+        rounds=chance.randint(5, 25),
+    )
+
+
+def _drawn(seed: int) -> Plan:
     chance = random.Random(f"plan {seed}")
     direct = chance.random() < 0.3
     shape = Shape(

@@ -31,3 +31,8 @@ class TestMemoryParking(ParkingContract):
     async def free(self, unit, key):
         await self.applied(unit, key, Position(2**31, 0, 0))
         assert await MemoryParking(self.database).free(unit, key)
+
+    async def discard(self, unit, key, *, whole):
+        waiting = await self.waiting(unit, key)
+        parking = MemoryParking(self.database)
+        assert await parking.discard(unit, key, waiting[0].position, whole=whole)

@@ -8,6 +8,7 @@ from readside.adapters.postgres.parking import PostgresParking
 from readside.adapters.postgres.session import Session
 from readside.core.position import Position
 from readside.core.record import Record
+from readside.operate.dead_letters import DeadLetters
 from readside.testing.conformance.parking import ParkingContract
 
 WHERE = "WHERE app = %s AND projection = %s AND partition = %s AND key = %s"
@@ -67,3 +68,9 @@ class TestPostgresParking(ParkingContract):
         await self.client.execute(
             f"DELETE FROM readside.parked_documents {WHERE}", [self.app, *unit, key]
         )
+
+    async def discard(self, unit, key, *, whole):
+        self.sessions.append(Session(self.dsn, "test"))
+        letters = DeadLetters(self.sessions[-1], self.app)
+        (document,) = await letters.find(unit.projection, key)
+        assert await letters.discard(document, whole=whole)

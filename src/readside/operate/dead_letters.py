@@ -94,6 +94,9 @@ class Letters(Protocol):
     async def waiting(self, document: ParkedDocument, limit: int) -> Sequence[Waiting]:
         """The first of its events that no retry has applied, in order."""
 
+    async def retried(self, document: ParkedDocument) -> Sequence[Waiting]:
+        """Those that a retry has applied and that are remembered, in order."""
+
     async def done(self, document: ParkedDocument, until: Position) -> int:
         """Note that its events up to a position are applied; say how many these are."""
 
@@ -118,6 +121,11 @@ async def retry(
                 return Retried(document.projection, document.key, applied, "")
             continue
         released = await release(folder, store, unit, key, events)
+        # Of what an earlier retry has applied, the store may have lost the write alone: no checkpoint
+        # shows that, so no projector brings it. What the document has is passed over.
+        if released.too_early and (before := await letters.retried(document)):
+            every = sorted([*before, *events], key=lambda one: one.record.position)
+            released = await release(folder, store, unit, key, every)
         probe("dead_letters.folded")
         if released.until is not None:
             applied += await letters.done(document, released.until)
@@ -204,20 +212,18 @@ class DeadLetters:
         """
         row = self._row(document)
         found = await self._session.query(
-            # The next one waits for what the discarded one has waited for, no longer for that itself.
+            # What waits for the discarded one, waits for what that has waited for, no longer for itself.
             f"WITH failing AS (SELECT base FROM {PARKED}"
             + _DOCUMENT
-            + " AND position = %s), heir AS (UPDATE readside.parked_events e SET base = failing.base"
-            " FROM failing WHERE NOT %s AND e.base IS NULL AND (e.app, e.projection, e.partition, e.key,"
-            " e.position) = (SELECT app, projection, partition, key, min(position)"
-            " FROM readside.parked_events"
+            + " AND position = %s), heirs AS (UPDATE readside.parked_events e SET base = failing.base"
+            " FROM failing"
             + _DOCUMENT
-            + " AND position > %s GROUP BY 1, 2, 3, 4)), gone AS (DELETE FROM readside.parked_events"
+            + " AND e.base = %s AND NOT %s), gone AS (DELETE FROM readside.parked_events"
             + _DOCUMENT
             + " AND applied_at IS NULL AND (%s OR position = %s) RETURNING 1)"
             " SELECT count(*) FROM gone",
             [
-                *row, document.position, whole, *row, document.position,
+                *row, document.position, *row, document.position, whole,
                 *row, whole, document.position,
             ],
         )  # fmt: skip
@@ -237,6 +243,16 @@ class DeadLetters:
             + _DOCUMENT
             + " AND applied_at IS NULL ORDER BY position LIMIT %s",
             [*self._row(document), limit],
+        )
+        return [event_of(*row) for row in found]
+
+    async def retried(self, document: ParkedDocument) -> Sequence[Waiting]:
+        """See Letters."""
+        found = await self._session.query(
+            f"SELECT {EVENT_COLUMNS} FROM {PARKED}"
+            + _DOCUMENT
+            + " AND applied_at IS NOT NULL ORDER BY position",
+            self._row(document),
         )
         return [event_of(*row) for row in found]
 

@@ -174,7 +174,8 @@ class Parked(NamedTuple):
     step: Step
     #: None for a step that only waits its turn.
     error: BaseException | None
-    #: For a poison, see `core.folding.Poison.base`; what waits, waits for the one before it.
+    #: For a poison, see `core.folding.Poison.base`; what waits, waits for the one before it, and for
+    #: what the poison has waited for, which stays so if that is given up.
     base: str = ""
 
 

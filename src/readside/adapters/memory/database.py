@@ -117,6 +117,8 @@ class Tables:
     workers: dict[str, float] = field(default_factory=dict)
     leases: dict[Unit, Leased] = field(default_factory=dict)
     parked_documents: dict[tuple[Unit, str], Hold] = field(default_factory=dict)
+    #: What each of them had when its parking began.
+    parked_bases: dict[tuple[Unit, str], str] = field(default_factory=dict)
     parkings: int = 0
     parked_events: dict[tuple[Unit, str, Position], Waiting] = field(default_factory=dict)
     #: Those applied by a retry.
@@ -134,6 +136,7 @@ class Tables:
             workers=dict(self.workers),
             leases=dict(self.leases),
             parked_documents=dict(self.parked_documents),
+            parked_bases=dict(self.parked_bases),
             parked_events=dict(self.parked_events),
             retried=dict(self.retried),
         )
@@ -143,7 +146,9 @@ class Tables:
         units = [unit for unit in self.rewinds if unit.projection == projection]
         for unit in units:
             del self.rewinds[unit]
-        tables: list[dict[Any, Any]] = [self.parked_documents, self.parked_events, self.retried]
+        tables: list[dict[Any, Any]] = [
+            self.parked_documents, self.parked_bases, self.parked_events, self.retried,
+        ]  # fmt: skip
         for table in tables:
             for name in [name for name in table if name[0].projection == projection]:
                 del table[name]

@@ -7,9 +7,13 @@ from contextlib import asynccontextmanager
 
 from readside.adapters.memory.database import Database, Tables
 from readside.core.errors import LeaseLostError, UnavailableError
+from readside.core.folding import Step
 from readside.core.leases import Unit
 from readside.core.position import Position
 from readside.ports.ledger import Hold, Parked, Waiting
+
+#: Of a parked event.
+Name = tuple[Unit, str, Position]
 
 
 class MemoryParking:
@@ -38,47 +42,51 @@ class MemoryParking:
         leased = tables.leases.get(unit)
         if token is not None and (leased is None or leased.token != token):
             raise LeaseLostError("a newer owner has the lease")
-        for step, error, _ in steps:
-            if error is None:
-                continue
-            hold = tables.parked_documents.get((unit, step.key))
-            if hold is None:
-                tables.parkings += 1
-                hold = Hold(str(tables.parkings), step.record.position)
-            since = min(hold.since, step.record.position)
-            tables.parked_documents[unit, step.key] = hold._replace(since=since)
+        for step, error, base in steps:
+            if error is not None:
+                self._hold(tables, unit, step, base)
         holds = {}
         for step, error, base in steps:
             found = tables.parked_documents.get((unit, step.key))
             if found is not None:
                 name = (unit, step.key, step.record.position)
-                again = tables.retried.pop(name, None)
-                if again is not None:
-                    tables.parked_events[name] = again
-                needs = base if error is not None else self._before(tables, name)
-                tables.parked_events.setdefault(name, Waiting(step.record, needs))
+                tables.retried.pop(name, None)
+                needs = base if error is not None else tables.parked_bases[unit, step.key]
+                tables.parked_events[name] = Waiting(step.record, needs)
                 holds[step.key] = found
         return holds
 
-    def _before(self, tables: Tables, name: tuple[Unit, str, Position]) -> str:
-        names = [*tables.parked_events, *tables.retried]
-        before = [other[2] for other in names if other[:2] == name[:2] and other[2] < name[2]]
-        return max(before).encode() if before else ""
+    def _hold(self, tables: Tables, unit: Unit, step: Step, base: str) -> None:
+        name, since = (unit, step.key), step.record.position
+        hold = tables.parked_documents.get(name)
+        if hold is None:
+            tables.parkings += 1
+            hold = Hold(str(tables.parkings), since)
+        elif since >= hold.since:
+            return
+        tables.parked_documents[name] = hold._replace(since=since)
+        tables.parked_bases[name] = base
 
     async def retried(self, unit: Unit, until: Position) -> Sequence[tuple[str, Waiting]]:
         """See ports.ledger."""
         tables = await self._database.reach()
         return [
-            (key, tables.retried[parked, key, position])
-            for parked, key, position in sorted(tables.retried)
-            if parked == unit and position <= until
+            (name[1], _needing(tables, name))
+            for name in sorted(tables.retried)
+            if name[0] == unit and name[2] <= until
         ]
 
     async def waiting(self, unit: Unit, key: str) -> list[Waiting]:
         """The events that wait for a document, in order: for those who retry them."""
         tables = await self._database.reach()
         found = [name for name in tables.parked_events if name[:2] == (unit, key)]
-        return [tables.parked_events[name] for name in sorted(found)]
+        return [_needing(tables, name) for name in sorted(found)]
+
+    async def remembered(self, unit: Unit, key: str) -> list[Waiting]:
+        """Those of a document that a retry has applied, in order."""
+        tables = await self._database.reach()
+        found = [name for name in tables.retried if name[:2] == (unit, key)]
+        return [_needing(tables, name) for name in sorted(found)]
 
     async def applied(self, unit: Unit, key: str, until: Position) -> None:
         """Note that a retry has applied the events up to a position."""
@@ -94,12 +102,13 @@ class MemoryParking:
         events = tables.parked_events
         of_document = sorted(name for name in events if name[:2] == (unit, key))
         gone = of_document if whole else [name for name in of_document if name[2] == position]
-        left = [name for name in of_document if name not in gone and name[2] > position]
         for name in gone:
-            discarded = events.pop(name)
-            # The next one waits for what this one has waited for, no longer for this.
-            if left and events[left[0]].base == name[2].encode():
-                events[left[0]] = events[left[0]]._replace(base=discarded.base)
+            needs = _needing(tables, name).base
+            del events[name]
+            # What waits for this one, waits for what this one has waited for, no longer for itself.
+            for other in of_document:
+                if other in events and events[other].base == name[2].encode():
+                    events[other] = events[other]._replace(base=needs)
         return len(gone)
 
     @asynccontextmanager
@@ -117,8 +126,20 @@ class MemoryParking:
                 raise UnavailableError("The connection to the database in memory broke.")
             if idle:
                 tables.parked_documents.pop((unit, key), None)
+                tables.parked_bases.pop((unit, key), None)
 
     async def free(self, unit: Unit, key: str) -> bool:
         """Let a document move on, if nothing waits for it; say whether it may."""
         async with self.freeing(unit, key) as idle:
             return idle
+
+
+def _needing(tables: Tables, name: Name) -> Waiting:
+    """A parked event with what its document must contain before; see adapters.postgres.parking.PARKED."""
+    event = tables.parked_events.get(name) or tables.retried[name]
+    before = [
+        other[2].encode()
+        for other in (*tables.parked_events, *tables.retried)
+        if other[:2] == name[:2] and other[2] < name[2]
+    ]
+    return event._replace(base=max([event.base, *before]))

@@ -45,16 +45,15 @@ class PostgresParking:
                     await self._document(connection, unit, parked, parked.error)
             keys = sorted({parked.step.key for parked in steps})
             # The row lock holds back an operator who is just freeing the document.
-            found = _holds(
-                await rows(
-                    connection,
-                    "SELECT key, parking, since FROM readside.parked_documents WHERE app = %s"
-                    " AND projection = %s AND partition = %s AND key = ANY(%s) FOR UPDATE",
-                    [self._app, *unit, keys],
-                )
+            found = await rows(
+                connection,
+                "SELECT key, parking, since, base FROM readside.parked_documents WHERE app = %s"
+                " AND projection = %s AND partition = %s AND key = ANY(%s) FOR UPDATE",
+                [self._app, *unit, keys],
             )
-            await self._events(connection, unit, [p for p in steps if p.step.key in found])
-        return found
+            bases = {key: base for key, _, _, base in found}
+            await self._events(connection, unit, steps, bases)
+        return _holds([row[:3] for row in found])
 
     async def retried(self, unit: Unit, until: Position) -> Sequence[tuple[str, Waiting]]:
         """See ports.ledger."""
@@ -97,24 +96,28 @@ class PostgresParking:
             ],
         )  # fmt: skip
 
-    async def _events(self, connection: Connection, unit: Unit, steps: Sequence[Parked]) -> None:
-        if not steps:
+    async def _events(
+        self, connection: Connection, unit: Unit, steps: Sequence[Parked], bases: Mapping[str, str]
+    ) -> None:
+        kept = [parked for parked in steps if parked.step.key in bases]
+        if not kept:
             return
         async with connection.cursor() as cursor:
             await cursor.executemany(
                 b"INSERT INTO readside.parked_events (app, projection, partition, key, position,"
                 b" predecessor, nth, id, type, event_key, version, payload, headers, recorded_at,"
                 b" base) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                # It comes again, and everything before it has: what it needs is told anew.
                 b" ON CONFLICT (app, projection, partition, key, position)"
-                b" DO UPDATE SET applied_at = NULL",
+                b" DO UPDATE SET applied_at = NULL, base = excluded.base",
                 [
                     [
                         self._app, *unit, parked.step.key, record.position.encode(),
                         record.predecessor.encode(), record.nth, record.id, record.type, record.key,
                         record.version, record.payload, record.headers, record.recorded_at,
-                        parked.base if parked.error is not None else None,
+                        parked.base if parked.error is not None else bases[parked.step.key],
                     ]
-                    for parked in steps
+                    for parked in kept
                     for record in [parked.step.record]
                 ],
             )  # fmt: skip
@@ -139,14 +142,14 @@ EVENT_COLUMNS = (
     "partition, position, predecessor, nth, id, type, event_key, version, payload, recorded_at,"
     " headers, base"
 )
-#: The parked events, each with what its document must contain before: what only waited, waits for
-#: the one before it, and where that was discarded, for what the document had when it was parked.
+#: The parked events, each with what its document must contain before: the one before it among
+#: these, and what the document had when this parking began. The row has the second itself: the
+#: events before it may be given up, and the document's row goes when it is free.
 PARKED = (
     "(SELECT app, projection, partition, key, position, predecessor, nth, id, type, event_key,"
-    " version, payload, headers, recorded_at, applied_at, coalesce(e.base, lag(position) OVER"
-    " (PARTITION BY app, projection, partition, key ORDER BY position), d.base, '') AS base"
-    " FROM readside.parked_events e LEFT JOIN readside.parked_documents d"
-    " USING (app, projection, partition, key)) parked"
+    " version, payload, headers, recorded_at, applied_at, greatest(base, lag(position) OVER"
+    " (PARTITION BY app, projection, partition, key ORDER BY position)) AS base"
+    " FROM readside.parked_events) parked"
 )
 
 

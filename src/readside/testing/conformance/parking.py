@@ -77,6 +77,16 @@ class ParkingContract(ABC):
     async def applied(self, unit: Unit, key: str, until: Position) -> None:
         """Note that a retry has applied a document's events up to a position."""
 
+    @abstractmethod
+    async def discard(self, unit: Unit, key: str, *, whole: bool) -> None:
+        """Give up the first event that waits for a document, or all."""
+
+    async def bases(self, parking: Parking, key: str) -> dict[int, str]:
+        """What each event of a document waited for, once a retry has applied all and freed it."""
+        await self.free(UNIT, key)
+        found = await parking.retried(UNIT, at(99))
+        return {one.record.nth: one.base for name, one in found if name == key}
+
     async def done(self, parking: Parking) -> None:  # noqa: B027 - a hook that may stay empty
         """Disconnect."""
 
@@ -173,6 +183,52 @@ class ParkingContract(ABC):
         await self.applied(UNIT, "x", at(9))
         found = await parking.retried(UNIT, at(9))
         assert [one.base for _, one in found] == [at(nth).encode() for nth in (2, 5, 6)]
+
+    async def test_what_comes_behind_discarded_events_waits_for_what_they_waited_for(
+        self, parking: Parking
+    ) -> None:
+        poison = step("x", 5, poison=True)._replace(base=at(2).encode())
+        await parking.park(UNIT, [poison, step("x", 6)])
+        await self.discard(UNIT, "x", whole=True)
+        await parking.park(UNIT, [step("x", 8), step("x", 9)])
+        assert await self.bases(parking, "x") == {8: at(2).encode(), 9: at(8).encode()}
+
+    async def test_what_is_left_waits_for_what_the_discarded_event_waited_for(
+        self, parking: Parking
+    ) -> None:
+        poison = step("x", 5, poison=True)._replace(base=at(2).encode())
+        await parking.park(UNIT, [poison, step("x", 6), step("x", 8)])
+        await self.discard(UNIT, "x", whole=False)
+        assert await self.bases(parking, "x") == {6: at(2).encode(), 8: at(6).encode()}
+
+    async def test_a_discarded_event_takes_along_only_what_itself_has_brought(
+        self, parking: Parking
+    ) -> None:
+        """The store came back empty, and the code takes less; 8 still needs the 6 that comes again."""
+        later = step("x", 7, poison=True)._replace(base=at(6).encode())
+        await parking.park(UNIT, [later])
+        await self.discard(UNIT, "x", whole=True)
+        await parking.park(UNIT, [step("x", 8)])
+        await parking.park(UNIT, [step("x", 5, poison=True)._replace(base=at(2).encode())])
+        await self.discard(UNIT, "x", whole=False)
+        assert await self.bases(parking, "x") == {8: at(6).encode()}
+
+    async def test_nothing_waits_for_a_discarded_event(self, parking: Parking) -> None:
+        """Here what the document had was taken from it, and put away and given up then."""
+        await parking.park(UNIT, [step("x", 9, poison=True)._replace(base=at(7).encode())])
+        earlier = step("x", 5, poison=True)._replace(base=at(2).encode())
+        await parking.park(UNIT, [earlier, step("x", 7)])
+        await self.discard(UNIT, "x", whole=False)
+        await self.discard(UNIT, "x", whole=False)
+        assert await self.bases(parking, "x") == {9: at(2).encode()}
+
+    async def test_what_comes_again_is_told_anew_what_it_waits_for(self, parking: Parking) -> None:
+        """The store came back empty, and the events before it are parked and given up this time."""
+        await parking.park(UNIT, [step("x", 8, poison=True)._replace(base=at(7).encode())])
+        await parking.park(UNIT, [step("x", 5, poison=True)._replace(base=at(2).encode())])
+        await self.discard(UNIT, "x", whole=False)
+        await parking.park(UNIT, [step("x", 8)])
+        assert await self.bases(parking, "x") == {8: at(2).encode()}
 
     async def test_what_fails_again_after_a_retry_waits_again(self, parking: Parking) -> None:
         await parking.park(UNIT, [step("x", 5, poison=True), step("x", 6)])

@@ -103,8 +103,8 @@ CREATE TABLE readside.parked_events (
     payload     bytea NOT NULL,
     headers     bytea NOT NULL,
     recorded_at bigint NOT NULL,
-    -- What the document must contain before; NULL for an event that waits for the one before it.
-    base        text COLLATE "C",
+    -- What the document must contain before, besides the event before it in this table.
+    base        text COLLATE "C" NOT NULL,
     -- Set by a retry. The row stays for a while: a read store that goes back may lack the event.
     applied_at  timestamptz,
     PRIMARY KEY (app, projection, partition, key, position)
