@@ -158,8 +158,6 @@ async def cut(connection: Connection, names: Names, wanted: str, done: list[str]
 
 async def _cut(connection: Connection, names: Names, wanted: str) -> int:
     app = names.app
-    # Each statement needs a snapshot of its own: the last ones after the lock was waited for.
-    await connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
     await connection.execute("SET LOCAL lock_timeout = '200ms'")
     await connection.execute("SET LOCAL synchronous_commit = on")
     await rows(connection, "SELECT 1 FROM readside.capture WHERE app = %s FOR UPDATE", [app])

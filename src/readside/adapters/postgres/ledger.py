@@ -446,10 +446,10 @@ class PostgresLedger:
 
 
 async def _check_writable(connection: Connection, *, polls: bool) -> None:
-    ((standby, level, commits, isolation),) = await rows(
+    ((standby, level, commits),) = await rows(
         connection,
         "SELECT pg_is_in_recovery(), current_setting('wal_level'),"
-        " current_setting('synchronous_commit'), current_setting('default_transaction_isolation')",
+        " current_setting('synchronous_commit')",
     )
     if standby:
         raise RefusedError(
@@ -462,11 +462,4 @@ async def _check_writable(connection: Connection, *, polls: bool) -> None:
         raise RefusedError(
             f"User {connection.info.user} has synchronous_commit = off.",
             mend=f"ALTER ROLE {connection.info.user} SET synchronous_commit = on, for readside's user",
-        )
-    elif isolation != "read committed":
-        # A tick's snapshot would be older than its place in the log.
-        raise RefusedError(
-            f"User {connection.info.user} has default_transaction_isolation = {isolation}.",
-            mend=f"ALTER ROLE {connection.info.user} SET default_transaction_isolation ="
-            " 'read committed', for readside's user",
         )
