@@ -9,6 +9,8 @@ are shipped by the old capture, those after it by the new one, in one chain of r
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from psycopg import errors, sql
 
@@ -17,6 +19,11 @@ from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.session import rows
 from readside.core.errors import RefusedError, UnavailableError
 from readside.core.position import format_lsn
+
+_T = TypeVar("_T")
+
+#: The advisory lock of who installs, or changes the capture.
+INSTALLING = 0x7265616473696465  # "readside"
 
 #: What a message in the log says to whoever reads the slot: here it ends.
 MARK = "readside:handover"
@@ -52,42 +59,72 @@ async def is_cut(dsn: str, names: Names, mark: int) -> bool:
         )
 
 
+async def politely(connection: Connection, act: Callable[[], Awaitable[_T]]) -> _T:
+    """Do what needs a lock that writers hold, in a transaction, so that others hardly wait behind us.
+
+    Raises:
+        UnavailableError: a transaction that has written to the outbox has been open all the time.
+    """
+    for attempt in range(150):
+        try:
+            async with connection.transaction():
+                await connection.execute("SET LOCAL lock_timeout = '200ms'")
+                return await act()
+        except errors.LockNotAvailable:
+            # Those who queued up behind us go first; then for longer and longer.
+            await asyncio.sleep(min(0.02 * (attempt + 1), 0.5))
+    raise UnavailableError(
+        "A transaction that has written to the outbox stays open.",
+        mend="end it (pg_stat_activity shows it), and repeat",
+    )
+
+
 async def make_index(connection: Connection, names: Names, done: list[str]) -> None:
-    """Let polling find the rows of a transaction; writers go on meanwhile."""
+    """Let polling find the rows of a transaction; writers go on meanwhile.
+
+    Raises:
+        UnavailableError: a transaction that has written to the outbox has been open all the time.
+    """
     name = f"readside.{names.xid_index}"
+    whole = sql.Identifier("readside", names.xid_index)
     if await rows(connection, _INDEX, [name]) == [(True,)]:
         return
     if not await rows(connection, _INDEX, [name]):
-        await connection.execute(
-            sql.SQL("CREATE INDEX {} ON ONLY {} (xid)").format(
-                sql.Identifier(names.xid_index), sql.Identifier("readside", names.branch)
-            )
-        )
+        branch = sql.Identifier("readside", names.branch)
+        make = sql.SQL("CREATE INDEX {} ON ONLY {} (xid)")
+        statement = make.format(sql.Identifier(names.xid_index), branch)
+        await politely(connection, lambda: connection.execute(statement))
     for (leaf,) in await rows(connection, _LACKING, [f"readside.{names.branch}", name]):
-        index = sql.Identifier("readside", f"{leaf}_xid")
-        # One that a death has left half-made is of no use.
-        await connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(index))
-        await connection.execute(
-            sql.SQL("CREATE INDEX CONCURRENTLY {} ON {} (xid)").format(
-                sql.Identifier(f"{leaf}_xid"), sql.Identifier("readside", leaf)
-            )
+        await _index_leaf(connection, whole, leaf)
+    done.append(f"index {name}")
+
+
+async def _index_leaf(connection: Connection, whole: sql.Identifier, leaf: str) -> None:
+    index = sql.Identifier("readside", f"{leaf}_xid")
+    # One that a death has left half-made is of no use.
+    drop = sql.SQL("DROP INDEX IF EXISTS {}").format(index)
+    await politely(connection, lambda: connection.execute(drop))
+    # Waits for whoever writes, and nobody waits for it.
+    await connection.execute(
+        sql.SQL("CREATE INDEX CONCURRENTLY {} ON {} (xid)").format(
+            sql.Identifier(f"{leaf}_xid"), sql.Identifier("readside", leaf)
         )
-        await connection.execute(
-            sql.SQL("ALTER INDEX {} ATTACH PARTITION {}").format(
-                sql.Identifier("readside", names.xid_index), index
-            )
-        )
-    done.append(f"index readside.{names.xid_index}")
+    )
+    attach = sql.SQL("ALTER INDEX {} ATTACH PARTITION {}").format(whole, index)
+    await politely(connection, lambda: connection.execute(attach))
 
 
 async def tidy(connection: Connection, names: Names, capture: str, done: list[str]) -> None:
     """Remove what the other capture needed, when nothing before the cut is needed any more."""
     found = await rows(
         connection,
-        "SELECT 1 FROM readside.capture WHERE app = %s AND confirmed_lsn >= cut_lsn AND cut_lsn > 0",
+        "SELECT 1 FROM readside.capture WHERE app = %s AND confirmed_lsn >= cut_lsn",
         [names.app],
     )
-    if capture != "replication" or not found:
+    if not found:
+        return
+    if capture == "polling":
+        await drop_passed_slot(connection, names)
         return
     await connection.execute("DELETE FROM readside.ticks WHERE app = %s", [names.app])
     await connection.execute("DELETE FROM readside.pollers WHERE app = %s", [names.app])
@@ -103,18 +140,38 @@ async def tidy(connection: Connection, names: Names, capture: str, done: list[st
             pass  # the next time
 
 
-async def drop_passed_slot(connection: Connection, names: Names) -> None:
-    """Drop the slot that ends at the cut, if nothing before the cut is needed any more."""
-    await rows(
+async def drop_passed_slot(connection: Connection, names: Names) -> bool:
+    """Where polling captures, drop the slot if nothing before the cut is needed any more.
+
+    It is the one that ends at the cut, or is left from a change that was given up. One of a change under
+    way stays: whoever makes it holds a lock.
+
+    Returns:
+        whether none is left.
+    """
+    try:
+        async with connection.transaction():
+            await rows(
+                connection,
+                "SELECT pg_drop_replication_slot(s.slot_name)"
+                " FROM pg_replication_slots s, readside.capture c"
+                " WHERE s.slot_name = %s AND NOT s.active AND s.database = current_database()"
+                " AND c.app = %s AND c.capture = 'polling' AND c.confirmed_lsn >= c.cut_lsn"
+                " AND %s",
+                [names.slot, names.app, await _nobody_installs(connection)],
+            )
+    except (errors.ObjectInUse, errors.UndefinedObject):
+        pass  # somebody was faster
+    return not await rows(
         connection,
-        "SELECT pg_drop_replication_slot(s.slot_name)"
-        " FROM pg_replication_slots s, readside.capture c"
-        " WHERE s.slot_name = %s AND NOT s.active AND s.database = current_database()"
-        " AND c.app = %s AND c.capture = 'polling' AND c.confirmed_lsn >= c.cut_lsn"
-        # One that was made after the cut is the next hand-over's.
-        " AND s.confirmed_flush_lsn - '0/0'::pg_lsn <= c.cut_lsn",
-        [names.slot, names.app],
+        "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()",
+        [names.slot],
     )
+
+
+async def _nobody_installs(connection: Connection) -> bool:
+    """Whether nobody else installs, until the transaction ends."""
+    return (True,) in await rows(connection, "SELECT pg_try_advisory_xact_lock(%s)", [INSTALLING])
 
 
 async def check_ended(connection: Connection, names: Names) -> None:
@@ -140,25 +197,12 @@ async def cut(connection: Connection, names: Names, wanted: str, done: list[str]
     Raises:
         UnavailableError: a transaction that has written to the outbox has been open all the time.
     """
-    for attempt in range(150):
-        try:
-            async with connection.transaction():
-                lsn = await _cut(connection, names, wanted)
-        except errors.LockNotAvailable:
-            # Those who queued up behind us go first; then for longer and longer.
-            await asyncio.sleep(min(0.02 * (attempt + 1), 0.5))
-        else:
-            done.append(f"capture by {wanted} from {format_lsn(lsn)} on")
-            return
-    raise UnavailableError(
-        "A transaction that has written to the outbox stays open.",
-        mend="end it (pg_stat_activity shows it), and repeat",
-    )
+    lsn = await politely(connection, lambda: _cut(connection, names, wanted))
+    done.append(f"capture by {wanted} from {format_lsn(lsn)} on")
 
 
 async def _cut(connection: Connection, names: Names, wanted: str) -> int:
     app = names.app
-    await connection.execute("SET LOCAL lock_timeout = '200ms'")
     await connection.execute("SET LOCAL synchronous_commit = on")
     await rows(connection, "SELECT 1 FROM readside.capture WHERE app = %s FOR UPDATE", [app])
     # Fences off whoever polls; it has made its last tick, or makes none any more.

@@ -318,6 +318,11 @@ class PollingSource:
             )
             self._settled = lsn
 
+    def retains(self, lsn: int) -> int | None:
+        """See ports.source."""
+        del lsn
+        return None  # it keeps rows
+
     async def close(self) -> None:
         """See ports.source."""
         token, self._token = self._token, 0

@@ -175,6 +175,10 @@ class SlotSource:
         self._confirmed = max(self._confirmed, lsn)
         self._say()
 
+    def retains(self, lsn: int) -> int | None:
+        """See ports.source."""
+        return lsn
+
     def _say(self) -> None:
         if self._stream is not None:
             self._stream.confirm(self._confirmed)
