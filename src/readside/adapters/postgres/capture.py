@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import ClassVar
 
 from psycopg import errors
@@ -20,7 +21,7 @@ from readside.ports.traits import Promise
 log = logging.getLogger("readside.relay")
 
 #: Seconds between two looks for a slot that is not needed any more.
-_LOOK_EVERY = 30.0
+LOOK_EVERY = 30.0
 
 
 class PostgresSource:
@@ -33,7 +34,15 @@ class PostgresSource:
 
     traits: ClassVar[SourceTraits] = SourceTraits(keeps_commit_order=Promise.CONFIGURED)
 
-    def __init__(self, dsn: str, app: str, epoch: int, ttl: float = 5.0) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        app: str,
+        epoch: int,
+        ttl: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._dsn = dsn
         self._app = app
         self._epoch = epoch
@@ -104,9 +113,9 @@ class PostgresSource:
                 await self._poller.settle(lsn)
         if self._slot is not None:
             await self._slot.settle(min(lsn, self._cut) if self._polls else lsn)
-        elif self._polls and lsn >= self._cut and time.monotonic() >= self._look_at:
+        elif self._polls and lsn >= self._cut and self._clock() >= self._look_at:
             # Again and again: another process may have held it, or left one behind meanwhile.
-            self._look_at = time.monotonic() + _LOOK_EVERY
+            self._look_at = self._clock() + LOOK_EVERY
             await self._drop_slot()
 
     async def _drop_slot(self) -> None:

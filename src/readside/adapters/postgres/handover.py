@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+from uuid import uuid4
 
 from psycopg import errors, sql
 
@@ -28,9 +29,6 @@ INSTALLING = 0x7265616473696465  # "readside"
 #: What a message in the log says to whoever reads the slot: here it ends.
 MARK = "readside:handover"
 
-#: Bytes in the log that a mark may take: its record, and the head of a page in between.
-_LONGEST_MARK = 1000
-
 _INDEX = "SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass(%s)"
 _LACKING = (
     "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
@@ -40,23 +38,20 @@ _LACKING = (
 )
 
 
-async def is_cut(dsn: str, names: Names, mark: int) -> bool:
-    """Whether a mark in the log is the one of a cut that was committed.
-
-    Waits for the end of a cut under way. The server tells where the mark begins, the notes where it ends.
+async def is_cut(dsn: str, names: Names, mark: str) -> bool:
+    """Whether a mark in the log is the one of a cut that was committed; waits for the end of a cut under way.
 
     Raises:
         UnavailableError, RefusedError: the server is away, or refuses.
     """
     async with opened(dsn, "handover") as connection:
-        return bool(
-            await rows(
-                connection,
-                "SELECT 1 FROM readside.capture WHERE app = %s AND capture = 'polling'"
-                " AND cut_lsn BETWEEN %s AND %s FOR SHARE",
-                [names.app, mark, mark + _LONGEST_MARK],
-            )
+        # Asked of the row, not for it: one that does not fit yet would not be waited for.
+        found = await rows(
+            connection,
+            "SELECT capture = 'polling' AND cut_mark = %s FROM readside.capture WHERE app = %s FOR SHARE",
+            [mark, names.app],
         )
+    return found == [(True,)]
 
 
 async def politely(connection: Connection, act: Callable[[], Awaitable[_T]]) -> _T:
@@ -216,10 +211,12 @@ async def _cut(connection: Connection, names: Names, wanted: str) -> int:
         sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.Identifier("readside", names.branch))
     )
     # The mark comes first, and at once: whoever reads the slot has heard of nothing beyond it before.
+    # Any role can write one, but not guess what it says.
+    mark = f"{app} {uuid4()}"
     place = "pg_current_wal_insert_lsn()"
     values: list[str] = []
     if wanted == "polling":
-        place, values = "pg_logical_emit_message(false, %s, %s::text)", [MARK, app]
+        place, values = "pg_logical_emit_message(false, %s, %s::text)", [MARK, mark]
     ((lsn,),) = await rows(connection, f"SELECT ({place} - '0/0'::pg_lsn)::bigint", values)
     if wanted == "polling":
         await rows(connection, "DELETE FROM readside.ticks WHERE app = %s", [app])
@@ -237,7 +234,7 @@ async def _cut(connection: Connection, names: Names, wanted: str) -> int:
     )
     await rows(
         connection,
-        "UPDATE readside.capture SET capture = %s, cut_lsn = %s WHERE app = %s",
-        [wanted, lsn, app],
+        "UPDATE readside.capture SET capture = %s, cut_lsn = %s, cut_mark = %s WHERE app = %s",
+        [wanted, lsn, mark, app],
     )
     return int(lsn)

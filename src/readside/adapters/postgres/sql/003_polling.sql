@@ -2,7 +2,9 @@
 ALTER TABLE readside.capture
     ADD COLUMN capture text NOT NULL DEFAULT 'replication' CHECK (capture IN ('replication', 'polling')),
     -- What committed before this place of the log is for the other capture; 0 if there never was another.
-    ADD COLUMN cut_lsn bigint NOT NULL DEFAULT 0;
+    ADD COLUMN cut_lsn bigint NOT NULL DEFAULT 0,
+    -- What a message at that place of the log says, so that no other is taken for it.
+    ADD COLUMN cut_mark text NOT NULL DEFAULT '';
 
 -- Who polls an app: the lease, and how far everybody has applied.
 CREATE TABLE readside.pollers (
