@@ -133,16 +133,22 @@ async def test_what_a_death_left_of_an_index_is_made_anew(shop):
 
 @pytest.mark.parametrize("shop", ["polling"], indirect=True)
 async def test_a_change_that_gives_up_leaves_no_slot(shop):
-    long = await shop.writing()
+    long, other = await shop.writing(), await shop.client()
     change = shop.change("replication")
+    waits = (
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND mode = 'ShareLock'"
+        " AND relation = %s::regclass)"
+    )
     async with asyncio.timeout(60):
-        while not await shop.has_slot():
-            # A slot waits for those who write; so it begins before the next one.
+        while not await shop.ask(waits, f"readside.{shop.names.branch}"):
+            # A slot begins only when those who wrote have ended; the table is wanted after that,
+            # and there is always somebody who writes.
+            await other.execute("BEGIN")
+            await shop.record(0, other)
             await long.execute("COMMIT")
-            await long.execute("BEGIN")
-            await shop.record(0, long)
+            long, other = other, long
             await asyncio.sleep(0.02)
-    await shop.waits_for(long)
+    assert await shop.has_slot()
     await end([change])
     assert not await shop.has_slot()
     assert await shop.note("capture") == "polling"
