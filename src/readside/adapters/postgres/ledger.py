@@ -231,8 +231,8 @@ class PostgresLedger:
             lsn = await create_slot(connection, slot)
         async with connection.transaction():
             if polls:
-                await begin_ticks(connection, self._app, lsn)
                 await self._disown(connection)
+                await begin_ticks(connection, self._app, lsn)
             ((epoch,),) = await rows(
                 connection,
                 "UPDATE readside.capture SET epoch = greatest(epoch + 1, %s,"
@@ -249,10 +249,14 @@ class PostgresLedger:
         )  # fmt: skip
 
     async def _disown(self, connection: Connection) -> None:
-        """Take rows out of polling's sight that a dump brought from a cluster which had counted further."""
+        """Take rows out of polling's sight that a dump brought from a cluster with other transactions.
+
+        Theirs may have the numbers of transactions that run here, or are still to come.
+        """
         await connection.execute(
             sql.SQL(
-                "UPDATE {} SET xid = '0' WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())"
+                "UPDATE {} SET xid = '0' WHERE xid >= pg_snapshot_xmin(pg_current_snapshot())"
+                " AND NOT pg_visible_in_snapshot(xid, pg_current_snapshot())"
             ).format(sql.Identifier("readside", Names(self._app).branch))
         )
 

@@ -44,7 +44,7 @@ _READ = (
     f" SELECT {_COLUMNS}, seq FROM {{table}} WHERE xid >= {{first}}::xid8 AND xid < {{end}}::xid8"
     " AND NOT xid = ANY({without}::xid8[])"
     f" UNION ALL SELECT {_COLUMNS}, seq FROM {{table}} WHERE xid = ANY({{late}}::xid8[])"
-    " ORDER BY seq"
+    " ORDER BY seq, id"  # whatever somebody has written into seq, the order is always the same
 )
 #: Each transaction in one go, as far as it goes: a pooler keeps nothing in between, not even the level.
 _TICK = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT * FROM readside.tick({}, {}, {}, {}); COMMIT"
