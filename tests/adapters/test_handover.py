@@ -202,6 +202,34 @@ async def test_a_new_epoch_in_the_middle_of_a_change_leaves_no_slot(shop):
     await source.close()
 
 
+@pytest.mark.parametrize("shop", ["polling"], indirect=True)
+async def test_a_new_epoch_waits_for_a_change_of_capture(shop):
+    """Ticks of a new epoch would be none of the slot's."""
+    changing = await shop.client()
+    await shop.clients[0].execute(
+        "UPDATE readside.capture SET system_identifier = 'other' WHERE app = %s", [shop.app]
+    )
+    epoch = await shop.note("epoch")
+    await shop.make_slot()
+    session = Session(shop.dsn, "test")
+    ledger = PostgresLedger(session, shop.app)
+    async with changing.transaction():
+        await cut(changing, shop.names, "replication", [])
+        beginning = asyncio.create_task(ledger.capture(shop.app))
+        async with asyncio.timeout(60):
+            while not await shop.ask(
+                "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid)))",
+                changing.info.backend_pid,
+            ):
+                await asyncio.sleep(0.005)
+    with pytest.raises(UnavailableError, match="changed meanwhile"):
+        await beginning
+    assert await shop.note("epoch") == epoch
+    assert await shop.note("cut_lsn") > 0
+    assert not (await ledger.capture(shop.app)).complete
+    await session.close()
+
+
 async def test_a_source_says_from_where_the_log_is_kept(shop):
     origin = await shop.note("origin_lsn")
     source = PostgresSource(shop.dsn, shop.app, EPOCH)

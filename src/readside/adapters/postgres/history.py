@@ -12,7 +12,7 @@ from readside.adapters.postgres.identity import Identity, check_writable, identi
 from readside.adapters.postgres.installation import begin_ticks, create_slot, drop_slot
 from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.session import Session, rows
-from readside.core.errors import SchemaError
+from readside.core.errors import SchemaError, UnavailableError
 from readside.core.history import Known, Seen, restarted
 from readside.core.position import Position, format_lsn, parse_lsn
 
@@ -170,19 +170,20 @@ class _History:
         return Known(*known)
 
     async def _begin_epoch(self, connection: Connection, reason: str) -> None:
-        polls = (await how(connection, self._app)).polls
-        if polls:
-            ((lsn,),) = await rows(
-                connection, "SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn - 1)::bigint"
-            )
-        else:
+        capture = (await how(connection, self._app)).capture
+        lsn = None
+        if capture == "replication":
             # A crash after the slot and before the row is found at the next start: the slot is then
             # ahead of the row, which is a restarted history as well.
             slot = Names(self._app).slot
             await drop_slot(connection, slot)
             lsn = await create_slot(connection, slot)
         async with connection.transaction():
-            if polls:
+            await self._hold(connection, capture)
+            if lsn is None:
+                ((lsn,),) = await rows(
+                    connection, "SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn - 1)::bigint"
+                )
                 await self._disown(connection)
                 await begin_ticks(connection, self._app, lsn)
             ((epoch,),) = await rows(
@@ -206,6 +207,18 @@ class _History:
             " be missing, so projections stand still until: readside reset module:app … --give-up",
             self._app, reason, epoch, format_lsn(lsn),
         )  # fmt: skip
+
+    async def _hold(self, connection: Connection, capture: str) -> None:
+        """Let nobody change the capture until the transaction ends."""
+        found = await rows(
+            connection,
+            "SELECT capture FROM readside.capture WHERE app = %s FOR UPDATE",
+            [self._app],
+        )
+        if found != [(capture,)]:
+            raise UnavailableError(
+                f"The capture of app {self._app} was changed meanwhile.", mend="it is tried again"
+            )
 
     async def _disown(self, connection: Connection) -> None:
         """Take rows out of polling's sight that a dump brought from a cluster with other transactions.
