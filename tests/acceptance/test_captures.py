@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import defaultdict
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -238,6 +239,30 @@ async def test_the_bound_on_retained_wal_holds_while_a_slot_has_to_tell_the_rest
         assert writers.histories.name
     await app.close()
     await polling.close()
+
+
+async def test_a_role_may_have_any_level_of_isolation(
+    servers: Any, run: Any, unique: str, broker_url: str
+) -> None:
+    """Relay, projectors and `init` of a user who has another default than PostgreSQL's."""
+    level = quote("-c default_transaction_isolation=serializable")
+    app = readside.App(
+        unique,
+        write_store=f"{servers.write_store}?options={level}",
+        broker=broker_url,
+        read_store=servers.read_store,
+        capture="polling",
+        settle_delay=0.2,
+    )
+    writers = Writers(app, servers.write_store)
+    await writers.prepare()
+    async with run(app):
+        tasks = [asyncio.create_task(writers.write(seed)) for seed in range(3)]
+        await counted(writers, 30)
+        writers.stopping.set()
+        await asyncio.gather(*tasks)
+        await writers.in_step()
+    await app.close()
 
 
 async def test_another_setting_than_what_is_installed_is_refused(make_app: Any) -> None:
