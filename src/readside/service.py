@@ -202,12 +202,7 @@ class Service:
             broker,
             PostgresLedger(self._session(addresses, "relay"), app, alone=not self._projections),
             self._runtime.clock,
-            # Polling keeps rows and no WAL.
-            RelaySettings(
-                retained_wal=2**63
-                if settings.capture == "polling"
-                else settings.retained_wal_mb * 1024**2
-            ),
+            RelaySettings(retained_wal=settings.retained_wal_mb * 1024**2),
             before_shipping=self._elected if direct else None,
         )
 

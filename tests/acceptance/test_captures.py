@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import defaultdict
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import readside
 from readside.adapters.postgres.installation import install
 from readside.core.errors import RefusedError, SettingsError
+from readside.core.position import Position
 from readside.service import Service
 
 
@@ -141,6 +143,126 @@ async def test_a_projection_that_is_behind_gets_both_halves(
         await writers.in_step()
     await app.close()
     await polling.close()
+
+
+@pytest.mark.parametrize("first", ["replication", "polling"])
+async def test_a_restart_in_the_middle_of_a_change_is_no_lost_history(
+    make_app: Any, run: Any, servers: Any, first: str
+) -> None:
+    """What the broker holds from both sides of the cut is known when the next relay begins before it."""
+    second = "polling" if first == "replication" else "replication"
+    app = make_app(capture=first, settle_delay=0.2)
+    await (await app.runtime()).install()
+    writers = Writers(app, servers.write_store)
+    await writers.prepare()
+    changed = make_app(capture=second, settle_delay=0.2)
+    changed.projections = app.projections
+    tasks = [asyncio.create_task(writers.write(seed)) for seed in range(2)]
+    await counted(writers, 10)
+    # Without a projector nothing is confirmed, so the change goes on and on.
+    async with run(app, "relay"):
+        await switch(servers.write_store, app.name, second)
+    epoch = await noted(servers.write_store, app.name, "epoch")
+    for _ in range(3):
+        await counted(writers, 10)
+        async with run(changed, "relay") as service:
+            await shipped_beyond_the_cut(servers.write_store, app.name, service)
+    assert await noted(servers.write_store, app.name, "confirmed_lsn < cut_lsn")
+    async with run(changed):
+        writers.stopping.set()
+        await asyncio.gather(*tasks)
+        await writers.in_step()
+    assert await noted(servers.write_store, app.name, "epoch") == epoch
+    assert await noted(servers.write_store, app.name, "complete")
+    await app.close()
+    await changed.close()
+
+
+async def counted(writers: Writers, more: int) -> None:
+    """Wait until so many more were written."""
+    before = (await writers.truth())["0"]
+    async with asyncio.timeout(60):
+        while (await writers.truth())["0"] < before + more:
+            await asyncio.sleep(0.05)
+
+
+async def noted(dsn: str, app: str, what: str) -> Any:
+    async with await psycopg.AsyncConnection.connect(dsn) as client:
+        query = f"SELECT {what} FROM readside.capture WHERE app = %s"
+        return (await (await client.execute(query.encode(), [app])).fetchall())[0][0]
+
+
+async def shipped_beyond_the_cut(dsn: str, app: str, service: Service) -> None:
+    """Wait until the broker has events of the new capture."""
+    heads = "(SELECT max(head ->> 0) FROM jsonb_array_elements(shipped_heads) head)"
+    async with asyncio.timeout(60):
+        while True:
+            newest = await noted(dsn, app, heads)
+            if newest and Position.decode(newest).lsn >= await noted(dsn, app, "cut_lsn"):
+                return
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("broker_url", ["nats"], indirect=True)
+async def test_the_bound_on_retained_wal_holds_while_a_slot_has_to_tell_the_rest(
+    make_app: Any, run: Any, servers: Any, broker_url: str
+) -> None:
+    """Polling keeps no WAL; but until everybody has what came before the cut, the slot does."""
+    app = make_app(broker_url)
+    await (await app.runtime()).install()
+    writers = Writers(app, servers.write_store)  # with a projection that never runs
+    await switch(servers.write_store, app.name, "polling")
+    polling = make_app(broker_url, capture="polling", retained_wal_mb=1)
+    polling.projections = app.projections
+    slots = "(SELECT count(*) FROM pg_replication_slots WHERE slot_name = slot)"
+    async with run(polling, "relay"):
+        assert await noted(servers.write_store, app.name, slots) == 1
+        async with (
+            asyncio.timeout(120),
+            await psycopg.AsyncConnection.connect(servers.write_store, autocommit=True) as client,
+        ):
+            while await noted(servers.write_store, app.name, slots):
+                await app.record(client, *(Counted("x" * 500, n) for n in range(100)))
+        # From here on it keeps rows, as many as it takes.
+        confirmed = await noted(servers.write_store, app.name, "confirmed_lsn")
+        async with await psycopg.AsyncConnection.connect(
+            servers.write_store, autocommit=True
+        ) as client:
+            for _ in range(60):
+                await app.record(client, *(Counted("x" * 500, n) for n in range(100)))
+            async with asyncio.timeout(120):
+                while not await noted(
+                    servers.write_store, app.name, f"shipped_lsn > {confirmed} + 3000000"
+                ):
+                    await app.record(client, Counted("x", 1))
+        assert await noted(servers.write_store, app.name, "confirmed_lsn") == confirmed
+        assert writers.histories.name
+    await app.close()
+    await polling.close()
+
+
+async def test_a_role_may_have_any_level_of_isolation(
+    servers: Any, run: Any, unique: str, broker_url: str
+) -> None:
+    """Relay, projectors and `init` of a user who has another default than PostgreSQL's."""
+    level = quote("-c default_transaction_isolation=serializable")
+    app = readside.App(
+        unique,
+        write_store=f"{servers.write_store}?options={level}",
+        broker=broker_url,
+        read_store=servers.read_store,
+        capture="polling",
+        settle_delay=0.2,
+    )
+    writers = Writers(app, servers.write_store)
+    await writers.prepare()
+    async with run(app):
+        tasks = [asyncio.create_task(writers.write(seed)) for seed in range(3)]
+        await counted(writers, 30)
+        writers.stopping.set()
+        await asyncio.gather(*tasks)
+        await writers.in_step()
+    await app.close()
 
 
 async def test_another_setting_than_what_is_installed_is_refused(make_app: Any) -> None:

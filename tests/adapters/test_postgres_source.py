@@ -172,15 +172,16 @@ def test_what_is_no_row_makes_no_event():
 
 @pytest.mark.parametrize("app", ["shop", "other"])
 def test_the_mark_of_a_hand_over_ends_the_app_s_own_stream(app):
+    content = f"{app} 1234".encode()
     mark = data(
-        b"M" + pack("!bQ", 1, 5) + b"readside:handover\0" + pack("!i", len(app)) + app.encode()
+        b"M" + pack("!bQ", 0, 5) + b"readside:handover\0" + pack("!i", len(content)) + content
     )
     frames = deque(
         [relation(16), begin(200), mark, commit(200, 210), begin(220), insert(16, EVENT)]
     )
     reader = OutboxReader(EPOCH, 0, "shop")
     events = reader.take(frames, 10)
-    assert reader.mark == (5 if app == "shop" else None)
+    assert reader.mark == (content if app == "shop" else None)
     assert len(events) == (app == "other")
     reader.mark = None  # somebody else's, as it turned out
     assert len(events) + len(reader.take(frames, 10)) == 1

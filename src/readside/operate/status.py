@@ -195,8 +195,12 @@ async def _readers(connection: Connection, capture: Any) -> list[Any]:
         return await _rows(
             connection,
             "SELECT owner IS NOT NULL AND expires_at > clock_timestamp() AS active,"
-            " '' AS wal_status, 0 AS retained FROM readside.pollers p WHERE app = %s"
+            # A slot is there as long as it has to tell what came before a change of capture.
+            " '' AS wal_status, coalesce((SELECT pg_current_wal_lsn() - restart_lsn"
+            "  FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()), 0)"
+            "  AS retained FROM readside.pollers p WHERE app = %s"
             " AND EXISTS (SELECT FROM readside.ticks t WHERE t.app = p.app)",
+            Names(capture.app).slot,
             capture.app,
         )
     return await _rows(

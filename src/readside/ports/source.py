@@ -54,5 +54,8 @@ class Source(Protocol):
     async def settle(self, lsn: int) -> None:
         """Allow the server to forget everything that committed before `lsn`."""
 
+    def retains(self, lsn: int) -> int | None:
+        """From where the server keeps its log for this source when `lsn` is settled; None if it keeps none."""
+
     async def close(self) -> None:
         """Let go, so that another relay can start."""

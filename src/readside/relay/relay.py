@@ -199,7 +199,7 @@ class Relay:
             if bookmark is not None:
                 self.state = "streaming"
             else:
-                bookmark = self._bounded(shipping)
+                bookmark = self._bounded(source, shipping)
             if bookmark is not None:
                 await self._ledger.confirm(bookmark)
                 probe("relay.confirmed")
@@ -224,8 +224,11 @@ class Relay:
                 )  # fmt: skip
                 await self._ledger.answer(wish, reachable=False)
 
-    def _bounded(self, shipping: Shipping) -> Bookmark | None:
-        retained = shipping.settled - shipping.settling.confirmed.lsn
+    def _bounded(self, source: Source, shipping: Shipping) -> Bookmark | None:
+        kept_from = source.retains(shipping.settling.confirmed.lsn)
+        if kept_from is None:
+            return None
+        retained = shipping.settled - kept_from
         if (
             retained <= self._settings.retained_wal
             or self._broker.traits.remembers is Promise.NEVER

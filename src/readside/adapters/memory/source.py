@@ -138,6 +138,10 @@ class MemorySource:
             confirmed = max(tables.slot.confirmed, lsn)
             tables.slot = type(tables.slot)(confirmed, tables.slot.durable)
 
+    def retains(self, lsn: int) -> int | None:
+        """See ports.source."""
+        return lsn
+
     async def close(self) -> None:
         """See ports.source."""
         self._started = False

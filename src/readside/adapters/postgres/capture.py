@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable
 from typing import ClassVar
+
+from psycopg import errors
 
 from readside.adapters.postgres.handover import drop_passed_slot
 from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.polling import PollingSource
 from readside.adapters.postgres.session import Session
 from readside.adapters.postgres.source import SlotSource
-from readside.core.errors import SchemaError
+from readside.core.errors import RefusedError, SchemaError
 from readside.ports.source import Chunk, SourceTraits
 from readside.ports.traits import Promise
+
+log = logging.getLogger("readside.relay")
+
+#: Seconds between two looks for a slot that is not needed any more.
+LOOK_EVERY = 30.0
 
 
 class PostgresSource:
@@ -24,7 +34,15 @@ class PostgresSource:
 
     traits: ClassVar[SourceTraits] = SourceTraits(keeps_commit_order=Promise.CONFIGURED)
 
-    def __init__(self, dsn: str, app: str, epoch: int, ttl: float = 5.0) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        app: str,
+        epoch: int,
+        ttl: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._dsn = dsn
         self._app = app
         self._epoch = epoch
@@ -34,8 +52,7 @@ class PostgresSource:
         self._poller: PollingSource | None = None
         self._polls = False
         self._cut = 0
-        #: Whether the slot that ends at the cut is still there.
-        self._leftover = False
+        self._look_at = float("-inf")
 
     async def start(self, lsn: int) -> None:
         """See ports.source."""
@@ -47,7 +64,6 @@ class PostgresSource:
             raise SchemaError(f"App {self._app} is not installed.", mend="run: readside init …")
         ((self._polls, self._cut),) = found
         crossing = lsn < self._cut
-        self._leftover = self._polls and self._cut > 0
         try:
             if self._polls or crossing:
                 until = None if self._polls else self._cut
@@ -89,13 +105,37 @@ class PostgresSource:
     async def settle(self, lsn: int) -> None:
         """See ports.source."""
         if self._poller is not None:
-            await self._poller.settle(lsn)
+            if lsn >= self._cut and not self._polls:
+                # Nobody goes back behind the cut any more, and `init` may remove what polling needs.
+                poller, self._poller = self._poller, None
+                await poller.close()
+            else:
+                await self._poller.settle(lsn)
         if self._slot is not None:
             await self._slot.settle(min(lsn, self._cut) if self._polls else lsn)
-        elif self._leftover and lsn >= self._cut:
+        elif self._polls and lsn >= self._cut and self._clock() >= self._look_at:
+            # Again and again: another process may have held it, or left one behind meanwhile.
+            self._look_at = self._clock() + LOOK_EVERY
+            await self._drop_slot()
+
+    async def _drop_slot(self) -> None:
+        slot = Names(self._app).slot
+        try:
             async with self._notes.connection() as connection:
                 await drop_passed_slot(connection, Names(self._app))
-            self._leftover = False
+        except RefusedError as error:
+            if not isinstance(error.__cause__, errors.InsufficientPrivilege):
+                raise
+            log.warning(
+                "slot %s is not needed any more and keeps WAL, and may not be dropped by this user:"
+                " SELECT pg_drop_replication_slot('%s')", slot, slot,
+            )  # fmt: skip
+
+    def retains(self, lsn: int) -> int | None:
+        """See ports.source."""
+        if self._polls:
+            return lsn if lsn < self._cut else None
+        return max(lsn, self._cut)
 
     async def close(self) -> None:
         """See ports.source."""

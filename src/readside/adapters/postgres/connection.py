@@ -38,13 +38,17 @@ async def connect(dsn: str, purpose: str, **options: Any) -> Connection:
         "tcp_user_timeout": 20_000,
     }
     with translated(dsn):
-        return await psycopg.AsyncConnection.connect(
+        connection = await psycopg.AsyncConnection.connect(
             dsn,
             autocommit=True,
             client_encoding="utf8",
             application_name=f"readside {purpose}",
             **(defaults | options),
         )
+    # Whatever the role's default is: after a lock was waited for, what it guards is looked at anew. Said by
+    # each BEGIN, for a pooler keeps no settings.
+    await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
+    return connection
 
 
 @asynccontextmanager

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import psycopg
 from psycopg import errors, sql
 
 from readside.adapters.postgres.connection import Connection, opened
-from readside.adapters.postgres.handover import check_ended, cut, make_index, tidy
+from readside.adapters.postgres.handover import (
+    INSTALLING,
+    check_ended,
+    cut,
+    drop_passed_slot,
+    make_index,
+    tidy,
+)
 from readside.adapters.postgres.migrations import migrate, packaged
 from readside.adapters.postgres.names import COLUMNS, Names, checked_name
 from readside.adapters.postgres.partitions import tend_partitions
@@ -13,7 +23,6 @@ from readside.core.errors import RefusedError, SchemaError, SettingsError
 from readside.core.position import format_lsn, parse_lsn
 
 _PACKAGE = "readside.adapters.postgres"
-_LOCK = 0x7265616473696465  # "readside"
 _FAILOVER_SLOTS_SINCE = 170_000
 _OLDEST_SERVER = 140_000
 #: They exist since 15, whose first releases sent wrong rows with them.
@@ -36,7 +45,7 @@ async def install(
     done: list[str] = []
     names = Names(checked_name(app))
     async with opened(dsn, "init") as connection:
-        await connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+        await connection.execute("SELECT pg_advisory_lock(%s)", [INSTALLING])
         await _check_server(connection, capture)
         await _migrate(connection, done)
         await _branch(connection, names, done)
@@ -171,10 +180,18 @@ async def _capture(
     await check_ended(connection, names)
     if capture == "polling":
         await make_index(connection, names, done)
-    else:
-        await drop_slot(connection, names.slot)
-        await create_slot(connection, names.slot)
-    await cut(connection, names, capture, done)
+        await cut(connection, names, capture, done)
+        return
+    await drop_slot(connection, names.slot)
+    await create_slot(connection, names.slot)
+    try:
+        await cut(connection, names, capture, done)
+    except BaseException:
+        # It would keep WAL for ever. Only if the notes say that polling goes on: one never knows of a
+        # commit. And if this fails as well, the relay does it.
+        with contextlib.suppress(psycopg.Error):
+            await drop_passed_slot(connection, names)
+        raise
 
 
 async def _begin(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar, NamedTuple, TypeVar
 from uuid import uuid4
 
 import psycopg
@@ -14,19 +14,24 @@ from psycopg import sql
 
 from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres.names import Names
-from readside.adapters.postgres.session import Session, rows
-from readside.core.errors import ReadsideError, SlotBusyError, SlotLostError
+from readside.adapters.postgres.session import PATIENCE, Session, rows
+from readside.core.errors import ReadsideError, SlotBusyError, SlotLostError, UnavailableError
 from readside.core.position import Position, format_lsn
 from readside.core.record import Captured
 from readside.core.ticking import Batch, Pace, Snapshot, between
+from readside.ports.ending import end
 from readside.ports.source import Chunk, SourceTraits
 from readside.ports.traits import Promise
 
 log = logging.getLogger("readside.relay")
 
+_T = TypeVar("_T")
+
 #: Events in one chunk, and their bytes, about; a large batch comes in several.
 _CHUNK = 4000
 _BYTES = 8 * 1024 * 1024
+#: Looks in a row at which the server has nothing to do for us, before its answer counts as lost.
+_IDLE = 3
 #: Rows fetched first, when it is not known how large they are.
 _FIRST = 200
 
@@ -39,8 +44,20 @@ _READ = (
     f" SELECT {_COLUMNS}, seq FROM {{table}} WHERE xid >= {{first}}::xid8 AND xid < {{end}}::xid8"
     " AND NOT xid = ANY({without}::xid8[])"
     f" UNION ALL SELECT {_COLUMNS}, seq FROM {{table}} WHERE xid = ANY({{late}}::xid8[])"
-    " ORDER BY seq"
+    " ORDER BY seq, id"  # whatever somebody has written into seq, the order is always the same
 )
+#: Each transaction in one go, as far as it goes: a pooler keeps nothing in between, not even the level.
+_TICK = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT * FROM readside.tick({}, {}, {}, {}); COMMIT"
+_PID = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED;"
+    # The relay may wait for the broker between two chunks, and a sort may take long.
+    " SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0;"
+    " SET LOCAL enable_seqscan = off;"  # as in readside.tick
+    " SELECT pg_backend_pid()"
+)
+#: The second question comes after the outbox is locked by the first: from now on no row goes, and as long
+#: as the tick is there, none of this batch has gone.
+_OPEN = "{}; SELECT 1 FROM readside.ticks WHERE app = {} AND lsn = {}"
 _TAKEN_OVER = "RS001"
 _GONE = "RS002"
 
@@ -78,6 +95,7 @@ class PollingSource:
     Args:
         ttl: seconds after which the lease of a silent poller runs out.
         until: end at this tick, which hands over to another capture.
+        patience: seconds after which a silent server counts as away.
     """
 
     #: Two transactions in one batch come in the order of their rows, which is that of row locks.
@@ -91,6 +109,7 @@ class PollingSource:
         *,
         ttl: float = 5.0,
         until: int | None = None,
+        patience: float = PATIENCE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
@@ -99,8 +118,9 @@ class PollingSource:
         self._until = until
         self._clock = clock
         self._owner = f"poller-{uuid4().hex[:12]}"
-        self._reading = Session(dsn, "poller", plain=True)
-        self._tending = Session(dsn, "poller's lease", plain=True)
+        self._reading = Session(dsn, "poller", plain=True, patience=patience)
+        self._tending = Session(dsn, "poller's lease", plain=True, patience=patience)
+        self._look_every = min(patience, ttl) / 3
         self._token = 0
         self._base = Tick(0, Snapshot(0, 0, frozenset()))
         self._pace = Pace()
@@ -108,6 +128,7 @@ class PollingSource:
         self._next: Tick | None = None
         self._out = 0
         self._open = False
+        self._pid = 0
         self._settled = 0
         self._renewed_at = 0.0
 
@@ -121,13 +142,16 @@ class PollingSource:
         await self.close()
         self._token = await self._elect()
         found = await self._tending.query(
-            "SELECT lsn, snapshot::text FROM readside.ticks WHERE app = %s AND lsn >= %s"
-            " ORDER BY lsn LIMIT 1",
+            "SELECT t.lsn, t.snapshot::text, t.lsn <= p.settled_lsn FROM readside.ticks t"
+            " JOIN readside.pollers p USING (app) WHERE app = %s AND t.lsn >= %s ORDER BY 1 LIMIT 1",
             [self._app, lsn],
         )
-        if not found:
+        # Where more was settled, it goes on there, as a slot does. But what is between two ticks that are
+        # still needed is nobody's place: the later one has seen what is to come, and of the earlier one
+        # the positions are below what the relay takes for told.
+        if not found or not (found[0][0] == lsn or found[0][2]):
             await self.close()
-            raise SlotLostError(f"App {self._app} has no tick at {format_lsn(lsn)} or later.")
+            raise SlotLostError(f"App {self._app} has no tick at {format_lsn(lsn)}.")
         self._base = Tick(found[0][0], Snapshot.parse(found[0][1]))
         self._pace, self._next, self._out, self._settled = Pace(), None, 0, 0
 
@@ -174,14 +198,16 @@ class PollingSource:
 
     async def _tick(self) -> tuple[Tick, bool] | None:
         """The next tick and whether its batch has rows; None while there is none."""
+        statement = sql.SQL(_TICK).format(
+            self._app, self._base.lsn, self._token, self._pace.due(self._clock())
+        )
         async with self._reading.connection() as connection:
             try:
-                found = await rows(
-                    connection,
-                    "SELECT * FROM readside.tick(%s, %s, %s, %s)",
-                    [self._app, self._base.lsn, self._token, self._pace.due(self._clock())],
-                )
+                cursor = await connection.execute(statement)
+                cursor.nextset()
+                found = await cursor.fetchall()
             except psycopg.Error as error:
+                await connection.close()  # with its transaction
                 raise _ruling(error, self._app) from error
         if not found:
             return None
@@ -190,11 +216,11 @@ class PollingSource:
 
     async def _batch(self, tick: Tick) -> Chunk:
         """Hand out the next rows of the batch that `tick` closes."""
-        async with self._reading.connection() as connection:
+        async with self._reading.connection(watched=True) as connection:
             try:
                 if not self._open:
                     await self._begin(connection, tick)
-                found, whole = await _fetch(connection)
+                found, whole = await self._watched(_fetch(connection))
                 if whole:
                     await connection.execute(b"COMMIT")
                 self._open = not whole
@@ -212,15 +238,48 @@ class PollingSource:
         )
 
     async def _begin(self, connection: Connection, tick: Tick) -> None:
-        await connection.execute(b"BEGIN")
-        # The relay may wait for the broker between two chunks.
-        await connection.execute(b"SET LOCAL idle_in_transaction_session_timeout = 0")
-        await connection.execute(b"SET LOCAL enable_seqscan = off")  # as in readside.tick
-        await connection.execute(
-            batch_query(self._app, between(self._base.snapshot, tick.snapshot))
-        )
+        self._pid = 0
+        ((self._pid,),) = await self._watched(_last(connection, sql.SQL(_PID)))
+        batch = batch_query(self._app, between(self._base.snapshot, tick.snapshot))
+        statement = sql.SQL(_OPEN).format(batch, self._app, self._base.lsn)
+        if not await self._watched(_last(connection, statement)):
+            raise SlotLostError(
+                f"App {self._app}: the tick at {format_lsn(self._base.lsn)} is gone."
+            )
         if self._out:
-            await connection.execute(f"MOVE FORWARD {self._out} IN batch".encode())
+            move = sql.SQL("MOVE FORWARD {} IN batch").format(self._out)
+            await self._watched(connection.execute(move))
+
+    async def _watched(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Let a statement take its time: millions of rows are not sorted in a few seconds.
+
+        Meanwhile the lease is kept, and the server asked whether it is still at it; a server that has
+        stopped does not answer that, either.
+        """
+        task = asyncio.ensure_future(work)
+        idle = 0
+        try:
+            while not (await asyncio.wait({task}, timeout=self._look_every))[0]:
+                await self.settle(self._settled)
+                idle = 0 if await self._works() else idle + 1
+                if idle > _IDLE:
+                    raise UnavailableError(
+                        "PostgreSQL has nothing to do for a poller that waits for an answer.",
+                        mend="it is tried again; look for what swallows packets in between",
+                    )
+            return task.result()
+        finally:
+            await end((task,))
+
+    async def _works(self) -> bool:
+        """Whether the server process that reads a batch is at work, or has not said who it is."""
+        if not self._pid:
+            return True
+        found = await self._tending.query(
+            "SELECT coalesce(state, 'active') = 'active' FROM pg_stat_activity WHERE pid = %s",
+            [self._pid],
+        )
+        return found == [(True,)]
 
     def _event(self, lsn: int, ordinal: int, row: tuple[Any, ...]) -> Captured:
         id_, type_, key, version, payload, headers, recorded_at, _ = row
@@ -259,6 +318,11 @@ class PollingSource:
             )
             self._settled = lsn
 
+    def retains(self, lsn: int) -> int | None:
+        """See ports.source."""
+        del lsn
+        return None  # it keeps rows
+
     async def close(self) -> None:
         """See ports.source."""
         token, self._token = self._token, 0
@@ -273,6 +337,16 @@ class PollingSource:
         except ReadsideError as error:
             log.debug("the lease runs out by itself: %r", error)
         await self._tending.close()
+
+
+async def _last(
+    connection: Connection, statements: sql.SQL | sql.Composed
+) -> list[tuple[Any, ...]]:
+    """Run several statements at once, and return the last one's rows."""
+    cursor = await connection.execute(statements)
+    while cursor.nextset():
+        pass
+    return await cursor.fetchall()
 
 
 async def _fetch(connection: Connection) -> tuple[list[tuple[Any, ...]], bool]:

@@ -13,7 +13,7 @@ from readside.adapters.postgres.connection import Connection, address, connect, 
 from readside.core.errors import UnavailableError
 
 #: Seconds after which a silent server counts as away.
-_PATIENCE = 15.0
+PATIENCE = 15.0
 
 
 class Session:
@@ -25,14 +25,24 @@ class Session:
     Args:
         plain: ask nothing of the connection that a pooler in transaction mode could not give: no
             settings, no prepared statements.
+        patience: seconds after which a silent server counts as away.
     """
 
-    def __init__(self, dsn: str, purpose: str, *, plain: bool = False) -> None:
+    def __init__(
+        self, dsn: str, purpose: str, *, plain: bool = False, patience: float = PATIENCE
+    ) -> None:
         self.dsn = dsn
+        self._patience = patience
         self._purpose = purpose
-        # A note must be as durable as the slot, whatever the database is set to.
+        # A note must be as durable as the slot, whatever the database is set to; and whoever had to wait
+        # for another statement goes on with what it has left.
         self._options: dict[str, Any] = (
-            {"prepare_threshold": None} if plain else {"options": "-c synchronous_commit=on"}
+            {"prepare_threshold": None}
+            if plain
+            else {
+                "options": "-c synchronous_commit=on"
+                " -c default_transaction_isolation=read\\ committed"
+            }
         )
         self._lock = asyncio.Lock()
         self._connection: Connection | None = None
@@ -47,22 +57,26 @@ class Session:
             return await rows(connection, statement, values)
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """Lend the connection; nobody else uses it meanwhile."""
+    async def connection(self, *, watched: bool = False) -> AsyncIterator[Connection]:
+        """Lend the connection; nobody else uses it meanwhile.
+
+        Args:
+            watched: whoever borrows it finds out by other ways that the server is away, and has time.
+        """
         async with self._lock:
             whole = False
             try:
-                async with asyncio.timeout(_PATIENCE):
+                async with asyncio.timeout(None if watched else self._patience):
                     if self._connection is None:
                         self._connection = await connect(self.dsn, self._purpose, **self._options)
                     yield self._connection
                 whole = True
             except psycopg.Error as error:
-                whole = not self._connection or not self._connection.broken
+                whole = not self._connection or not self._connection.closed
                 raise translate(error, address(self.dsn)) from error
             except TimeoutError as error:
                 raise UnavailableError(
-                    f"{address(self.dsn)} did not answer within {_PATIENCE:.0f} seconds.",
+                    f"{address(self.dsn)} did not answer within {self._patience:.0f} seconds.",
                     mend="look for locks on readside's tables and for a stalled server",
                 ) from error
             finally:

@@ -32,14 +32,14 @@ class OutboxReader:
 
     Attributes:
         settled: everything that committed before this LSN has been handed out.
-        mark: where a message stands which says that the rest is for another capture. Whoever reads on
+        mark: what a message says by which the rest is for another capture. Whoever reads on
             has to find out whether that is true, and to set it to None if not: any role can write one.
     """
 
     def __init__(self, epoch: int, settled: int, app: str = "") -> None:
         self.settled = settled
-        self.mark: int | None = None
-        self._app = app.encode()
+        self.mark: bytes | None = None
+        self._marked = app.encode() + b" "
         self.wants_reply = False
         self._epoch = epoch
         #: For each table, how to take what matters out of a row's columns; none of it is NULL but the headers.
@@ -92,9 +92,9 @@ class OutboxReader:
                 self.settled = max(self.settled, end_lsn)
             case pgoutput.Relation(oid=oid, name=name, columns=columns):
                 self._pick[oid] = _picker(name, columns)
-            case pgoutput.Message(lsn=lsn, prefix=prefix, content=app):
-                if prefix == MARK and app == self._app:
-                    self.mark = lsn
+            case pgoutput.Message(prefix=prefix, content=content):
+                if prefix == MARK and content.startswith(self._marked):
+                    self.mark = content
             case _:
                 pass
 
@@ -170,16 +170,28 @@ class SlotSource:
                 f"The replication stream is not what it should be: {error!r}"
             ) from error
         mark = self._reader.mark
-        if mark is not None and not await is_cut(self._dsn, self._names, mark):
+        if mark is not None and not await self._ends(mark):
             self._reader.mark = None
         if self._reader.wants_reply or self._clock() - self._said_at > _STATUS_EVERY:
             self._say()
         return Chunk(events, self._reader.settled)
 
+    async def _ends(self, mark: bytes) -> bool:
+        """Whether a mark is true."""
+        try:
+            text = mark.decode()
+        except UnicodeDecodeError:
+            return False
+        return "\0" not in text and await is_cut(self._dsn, self._names, text)
+
     async def settle(self, lsn: int) -> None:
         """See ports.source."""
         self._confirmed = max(self._confirmed, lsn)
         self._say()
+
+    def retains(self, lsn: int) -> int | None:
+        """See ports.source."""
+        return lsn
 
     def _say(self) -> None:
         if self._stream is not None:

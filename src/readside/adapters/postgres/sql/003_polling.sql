@@ -2,7 +2,9 @@
 ALTER TABLE readside.capture
     ADD COLUMN capture text NOT NULL DEFAULT 'replication' CHECK (capture IN ('replication', 'polling')),
     -- What committed before this place of the log is for the other capture; 0 if there never was another.
-    ADD COLUMN cut_lsn bigint NOT NULL DEFAULT 0;
+    ADD COLUMN cut_lsn bigint NOT NULL DEFAULT 0,
+    -- What a message at that place of the log says, so that no other is taken for it.
+    ADD COLUMN cut_mark text NOT NULL DEFAULT '';
 
 -- Who polls an app: the lease, and how far everybody has applied.
 CREATE TABLE readside.pollers (
@@ -37,6 +39,10 @@ DECLARE
     flushed bigint;
     news boolean;
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        -- All statements would share one snapshot, which would be older than the tick's place in the log.
+        RAISE EXCEPTION 'a tick needs a transaction of level read committed' USING ERRCODE = 'RS003';
+    END IF;
     RETURN QUERY SELECT t.lsn, t.snapshot::text, t.busy FROM readside.ticks t
         WHERE t.app = of_app AND t.lsn > base ORDER BY t.lsn LIMIT 1;
     IF FOUND THEN
@@ -59,6 +65,12 @@ BEGIN
         SELECT FROM readside.capture c WHERE c.app = of_app AND c.capture = 'polling'
     ) THEN
         RAISE EXCEPTION 'another poller has taken over' USING ERRCODE = 'RS001';
+    END IF;
+    -- A statement of ours whose answer was lost may have held it, and made the tick after all.
+    RETURN QUERY SELECT t.lsn, t.snapshot::text, t.busy FROM readside.ticks t
+        WHERE t.app = of_app AND t.lsn > base ORDER BY t.lsn LIMIT 1;
+    IF FOUND THEN
+        RETURN;
     END IF;
     -- Nothing that a snapshot sees may be told before it is on disk: whoever sees the tick knows that its
     -- commit was flushed, and with it everything before it in the log.
