@@ -57,6 +57,8 @@ class Runtime:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
         self._lock = asyncio.Lock()
+        #: Of its own: a read store that does not answer must not keep anybody from writing.
+        self._store_lock = asyncio.Lock()
         self._servers: EmbeddedServers | None = None
         self._addresses: Addresses | None = None
         self._pool: AsyncConnectionPool[Any] | None = None
@@ -162,10 +164,15 @@ class Runtime:
 
     async def store(self) -> Store:
         """The read store."""
-        async with self._lock:
+        addresses = await self.addresses()
+        async with self._store_lock:
             if self._store is None:
-                store = store_for((await self._locate()).read_store, self.projections)
-                await store.open(self.app)
+                store = store_for(addresses.read_store, self.projections)
+                try:
+                    await store.open(self.app)
+                except BaseException:
+                    await store.close()
+                    raise
                 self._store = store
             return self._store
 
@@ -180,7 +187,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Close everything that was opened."""
-        async with self._lock:
+        async with self._lock, self._store_lock:
             if self._pool is not None:
                 await self._pool.close()
             if self._store is not None:
