@@ -16,11 +16,12 @@ from readside.adapters.postgres.ledger import PostgresLedger
 from readside.adapters.postgres.names import checked_name
 from readside.adapters.postgres.session import Session
 from readside.adapters.postgres_store.store import PostgresStore
-from readside.core.errors import SchemaError
+from readside.core.errors import RefusedError, SchemaError
 from readside.core.projection import Projection
 from readside.ports.clock import Clock, SystemClock
 from readside.ports.ledger import Capture
 from readside.ports.store import Store, Tables
+from readside.query.watches import Watches
 from readside.settings import Settings
 from readside.wiring import store_for
 
@@ -65,6 +66,8 @@ class Runtime:
         self._store: Store | None = None
         self._inline: PostgresStore | None = None
         self._capture: Capture | None = None
+        #: For those who wait until projections have what was written.
+        self.watches = Watches(self.store, self.clock)
 
     async def addresses(self) -> Addresses:
         """Where the servers are; starts the embedded ones where nothing is configured."""
@@ -158,9 +161,20 @@ class Runtime:
                 done += await store.prepare(self.app)
         finally:
             await store.close()
+        await self._refuse_left_behind()
         if self._has_inline:
             done += await (await self.inline_store()).prepare(self.app)
         return done
+
+    async def _refuse_left_behind(self) -> None:
+        """An inline projection that follows the log from now on leaves a table which nobody changes any more."""
+        inline = await self.inline_store()
+        for name, projection in self.projections.items():
+            if projection.mode != "inline" and await inline.holds(name):
+                raise RefusedError(
+                    f"Projection {name} was inline, and its table in the write store would go stale.",
+                    mend=f"give it another name, or first: readside forget module:app {name} --documents",
+                )
 
     async def store(self) -> Store:
         """The read store."""
@@ -187,6 +201,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Close everything that was opened."""
+        await self.watches.close()
         async with self._lock, self._store_lock:
             if self._pool is not None:
                 await self._pool.close()
