@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from readside.core.errors import HistoryLostError, ParkedError, StaleReadError
+from readside.core.folding import UNROUTED
 from readside.core.token import Token
 from readside.ports.store import Reading
 
@@ -49,7 +50,10 @@ def halted(projection: str, reading: Reading) -> HistoryLostError:
 
 def parked(projection: str, key: str) -> ParkedError:
     """What to say of a document that waits behind an event."""
+    where = f"{projection}:{key}"
+    if key.startswith(UNROUTED):
+        where = f"{projection}: what happened to {key[len(UNROUTED) :]}, whose documents nobody can tell,"
     return ParkedError(
-        f"{projection}:{key} waits behind an event which cannot be applied.",
+        f"{where} waits behind an event which cannot be applied.",
         mend="see: readside dead-letters list; or read it as it is, without a token",
     )

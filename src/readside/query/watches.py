@@ -149,14 +149,20 @@ class Watches:
         if timeout <= 0:
             return unseen(wanted)
         waits = {name: self._watch(name).join(one) for name, one in wanted.items()}
-        answers: asyncio.Future[Any] = asyncio.gather(*(one.answer for one in waits.values()))
+        answers: set[asyncio.Future[Any]] = {one.answer for one in waits.values()}
         alarm: asyncio.Future[Any] = asyncio.ensure_future(self._clock.sleep(timeout))
         try:
-            await asyncio.wait({answers, alarm}, return_when=asyncio.FIRST_COMPLETED)
+            pending = answers
+            while pending and not alarm.done():
+                _, pending = await asyncio.wait(
+                    {*pending, alarm}, return_when=asyncio.FIRST_COMPLETED
+                )
+                pending = pending - {alarm}
             verdicts = {name: wait.verdict(name, timeout) for name, wait in waits.items()}
         finally:
             alarm.cancel()
-            answers.cancel()  # and with it what it gathers
+            for answer in answers:
+                answer.cancel()
         return {name: error for name, error in verdicts.items() if error is not None}
 
     def _watch(self, projection: str) -> _Watch:
