@@ -138,6 +138,21 @@ def test_at_the_deadline_it_is_late_and_catches_up():
     run(story())
 
 
+def test_it_is_logged_once_in_a_while(caplog):
+    async def story():
+        stand = Stand()
+        token = stand.commit(Wrote("a", 1, "-"))
+        for _ in range(10):
+            assert await stand.wait(token, timeout=1.0)
+        assert caplog.text.count("a command went on without projection trail") == 1
+        await stand.world.clock.sleep(60)
+        assert await stand.wait(token, timeout=1.0)
+        assert caplog.text.count("a command went on without projection trail") == 2
+        await stand.close()
+
+    run(story())
+
+
 def test_no_time_means_no_look():
     async def story():
         stand = Stand()

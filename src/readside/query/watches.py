@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from readside.core.complaints import Complaints
 from readside.core.errors import ReadsideError, StaleReadError, UnavailableError
 from readside.core.token import Token
 from readside.ports.clock import Clock
 from readside.ports.ending import end
 from readside.ports.store import Reading, Store
 from readside.query.freshness import FEW, behind, halted, parked, pause_after, stale
+
+log = logging.getLogger("readside")
 
 OpenStore = Callable[[], Awaitable[Store]]
 
@@ -137,6 +141,7 @@ class Watches:
         self._store = store
         self._clock = clock
         self._watches: dict[str, _Watch] = {}
+        self._complaints = Complaints()
 
     async def wait(self, wanted: Mapping[str, Wanted], timeout: float) -> dict[str, ReadsideError]:
         """Wait until each projection has what it shall have, at most `timeout` seconds in all.
@@ -163,7 +168,15 @@ class Watches:
             alarm.cancel()
             for answer in answers:
                 answer.cancel()
-        return {name: error for name, error in verdicts.items() if error is not None}
+        late = {name: error for name, error in verdicts.items() if error is not None}
+        for name, error in late.items():
+            self._complain(name, error)
+        return late
+
+    def _complain(self, projection: str, error: ReadsideError) -> None:
+        """Once a minute for each kind: the value may go unread, and nothing fails in silence."""
+        if self._complaints.worth_saying(f"{projection} {type(error).__name__}", self._clock.now()):
+            log.warning("a command went on without projection %s: %s", projection, error)
 
     def _watch(self, projection: str) -> _Watch:
         watch = self._watches.get(projection)
