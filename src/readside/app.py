@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Generic, Self, overload
 
 import psycopg
 
 from readside.adapters.postgres_store.inline import InlineViews
-from readside.core.errors import DeclarationError, UnavailableError
-from readside.core.event import Event
+from readside.core.awaited import awaited
+from readside.core.errors import DeclarationError, ReadsideError, UnavailableError
+from readside.core.event import Event, key_of
+from readside.core.partition import partition_of
 from readside.core.projection import Mode, Projection
 from readside.core.table import Table
 from readside.core.token import Token
 from readside.core.view import ViewT
 from readside.ports.store import Store
 from readside.query.reader import Reader
+from readside.query.watches import Wanted, unseen
 from readside.runtime import Runtime
 from readside.settings import Settings, load
 from readside.write.outbox import Row, row_of, statements
-from readside.write.transaction import Transaction
+from readside.write.transaction import Transaction, newest
 
 _apps: dict[str, App] = {}
 
@@ -35,7 +40,7 @@ class BoundProjection(Projection[ViewT], Generic[ViewT]):
         name: str,
         view: type[ViewT],
         *,
-        mode: Mode = "async",
+        mode: Mode,
         table: Table | None = None,
     ) -> None:
         super().__init__(name, view, mode=mode, table=table)
@@ -91,15 +96,21 @@ class App:
         _apps[name] = self
 
     def projection(
-        self, name: str, view: type[ViewT], *, mode: Mode = "async", table: Table | None = None
+        self,
+        name: str,
+        view: type[ViewT],
+        *,
+        mode: Mode | None = None,
+        table: Table | None = None,
     ) -> BoundProjection[ViewT]:
         """Declare a read model; its documents live at ``<name>:<key>``, or are the rows of a table.
 
         Args:
             name: of the projection.
             view: what a document is.
-            mode: ``async`` folds after the commit, into the read store; ``inline`` in the command's
-                transaction, into a table of the write store.
+            mode: ``async`` folds after the commit, into the read store; with ``wait`` the command
+                waits until that is done, or a deadline has passed; ``inline`` folds in the command's
+                transaction, into a table of the write store. The setting `mode` where it is not given.
             table: how the table shall be, where there is one.
 
         Raises:
@@ -109,7 +120,8 @@ class App:
             raise DeclarationError(
                 f"Projection {name!r} exists already.", mend="give it another name"
             )
-        projection = BoundProjection(self, name, view, mode=mode, table=table)
+        chosen = self.settings.mode if mode is None else mode
+        projection = BoundProjection(self, name, view, mode=chosen, table=table)
         self.projections[name] = projection
         return projection
 
@@ -126,9 +138,61 @@ class App:
             )
         return runtime
 
-    def transaction(self) -> AppTransaction:
-        """``async with app.transaction() as tx``: a transaction of the write store."""
-        return AppTransaction(self)
+    def transaction(self, *, timeout: float | None = None) -> AppTransaction:
+        """``async with app.transaction() as tx``: a transaction of the write store.
+
+        Where projections in mode ``wait`` handle what it records, the block ends when they have
+        applied it; `tx.late` names those which had not at the deadline. The write stands in any case.
+
+        Args:
+            timeout: seconds to wait for them after the commit, 0 for not at all; the setting
+                `wait_timeout` where it is not given.
+        """
+        return AppTransaction(self, self._seconds(timeout))
+
+    def _seconds(self, timeout: float | None) -> float:
+        if timeout is None:
+            return self.settings.wait_timeout
+        if not 0 <= timeout < math.inf:  # nan is neither
+            raise ValueError(f"timeout is {timeout}: use seconds, 0 or more")
+        return timeout
+
+    async def token(self, *events: Event) -> Token:
+        """A token for events that were recorded and committed on a connection of your own.
+
+        Call it after the commit. `app.transaction()` has its own, `tx.token`.
+
+        Raises:
+            UnavailableError: PostgreSQL is away.
+        """
+        runtime = await self.runtime()
+        pool, capture = await runtime.pool(), await runtime.capture()
+        with _unavailable():
+            position = await newest(pool, self.name)
+        partitions = {partition_of(key_of(event), capture.partitions) for event in events}
+        return Token(position, tuple(sorted(partitions)))
+
+    async def wait(
+        self, token: Token | str, *, timeout: float | None = None
+    ) -> Mapping[str, ReadsideError]:
+        """Wait until the projections in mode ``wait`` have applied what a token stands for.
+
+        For those who record on connections of their own; `app.transaction()` does it by itself.
+
+        Args:
+            token: or its text.
+            timeout: seconds in all; the setting `wait_timeout` where it is not given.
+
+        Returns:
+            by projection, what a reader would be told, as in `tx.late`; empty if all have applied it.
+            It does not know the documents, so parked ones are told by `get(key, after=token)` only.
+        """
+        asked = Token.parse(token) if isinstance(token, str) else token
+        names = [one.name for one in self.projections.values() if one.mode == "wait"]
+        if not names or not asked.partitions:
+            return {}
+        watches = (await self.runtime()).watches
+        return await watches.wait(dict.fromkeys(names, Wanted(asked)), self._seconds(timeout))
 
     @overload
     def record(
@@ -218,8 +282,9 @@ async def _record_async(
 class AppTransaction:
     """Opens what a transaction needs, then is one."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, timeout: float) -> None:
         self._app = app
+        self._timeout = timeout
         self._transaction: Transaction | None = None
 
     async def __aenter__(self) -> Transaction:
@@ -232,12 +297,8 @@ class AppTransaction:
             largest=self._app.settings.max_payload,
             inline=self._app.inline,
         )
-        try:
+        with _unavailable():
             return await self._transaction.__aenter__()
-        except (psycopg.OperationalError, TimeoutError) as error:
-            raise UnavailableError(
-                f"PostgreSQL: {error}", mend="start it, or check READSIDE_WRITE_STORE"
-            ) from error
 
     async def __aexit__(
         self,
@@ -247,6 +308,31 @@ class AppTransaction:
     ) -> None:
         if self._transaction is not None:
             await self._transaction.__aexit__(kind, error, trace)
+            if kind is None:
+                await self._wait(self._transaction)
+
+    async def _wait(self, transaction: Transaction) -> None:
+        """Wait for the projections that ask for it; whatever comes of it, the write stands."""
+        position = transaction.token.position
+        shares = awaited(self._app.projections.values(), transaction.touched, transaction.rows)
+        wanted = {
+            name: Wanted(Token(position, partitions), keys)
+            for name, (partitions, keys) in shares.items()
+        }
+        transaction.late = unseen(wanted)  # for one who is cancelled while it waits
+        if wanted:
+            watches = (await self._app.runtime()).watches
+            transaction.late = await watches.wait(wanted, self._timeout)
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except (psycopg.OperationalError, TimeoutError) as error:
+        raise UnavailableError(
+            f"PostgreSQL: {error}", mend="start it, or check READSIDE_WRITE_STORE"
+        ) from error
 
 
 def record(connection: Any, *events: Event, headers: Mapping[str, str] | None = None) -> Any:

@@ -16,11 +16,12 @@ from readside.adapters.postgres.ledger import PostgresLedger
 from readside.adapters.postgres.names import checked_name
 from readside.adapters.postgres.session import Session
 from readside.adapters.postgres_store.store import PostgresStore
-from readside.core.errors import SchemaError
+from readside.core.errors import RefusedError, SchemaError
 from readside.core.projection import Projection
 from readside.ports.clock import Clock, SystemClock
 from readside.ports.ledger import Capture
 from readside.ports.store import Store, Tables
+from readside.query.watches import Watches
 from readside.settings import Settings
 from readside.wiring import store_for
 
@@ -57,12 +58,16 @@ class Runtime:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
         self._lock = asyncio.Lock()
+        #: Of its own: a read store that does not answer must not keep anybody from writing.
+        self._store_lock = asyncio.Lock()
         self._servers: EmbeddedServers | None = None
         self._addresses: Addresses | None = None
         self._pool: AsyncConnectionPool[Any] | None = None
         self._store: Store | None = None
         self._inline: PostgresStore | None = None
         self._capture: Capture | None = None
+        #: For those who wait until projections have what was written.
+        self.watches = Watches(self.store, self.clock)
 
     async def addresses(self) -> Addresses:
         """Where the servers are; starts the embedded ones where nothing is configured."""
@@ -156,16 +161,40 @@ class Runtime:
                 done += await store.prepare(self.app)
         finally:
             await store.close()
+        await self._refuse_left_behind()
         if self._has_inline:
             done += await (await self.inline_store()).prepare(self.app)
         return done
 
+    async def _refuse_left_behind(self) -> None:
+        """An inline projection that follows the log from now on leaves a table which nobody changes any more."""
+        followed = [one.name for one in self.projections.values() if one.mode != "inline"]
+        inline = PostgresStore((await self.addresses()).write_store, inline=True)
+        try:
+            await inline.open(self.app)
+            held = [name for name in followed if await inline.holds(name)]
+        except RefusedError:
+            return  # who may not look at another app's notes has none there
+        finally:
+            await inline.close()
+        if held:
+            raise RefusedError(
+                f"Projection {held[0]} was inline, and its table in the write store would go stale.",
+                mend="give it another name, or first:"
+                f" readside forget module:app {held[0]} --documents",
+            )
+
     async def store(self) -> Store:
         """The read store."""
-        async with self._lock:
+        addresses = await self.addresses()
+        async with self._store_lock:
             if self._store is None:
-                store = store_for((await self._locate()).read_store, self.projections)
-                await store.open(self.app)
+                store = store_for(addresses.read_store, self.projections)
+                try:
+                    await store.open(self.app)
+                except BaseException:
+                    await store.close()
+                    raise
                 self._store = store
             return self._store
 
@@ -180,7 +209,8 @@ class Runtime:
 
     async def close(self) -> None:
         """Close everything that was opened."""
-        async with self._lock:
+        await self.watches.close()
+        async with self._lock, self._store_lock:
             if self._pool is not None:
                 await self._pool.close()
             if self._store is not None:

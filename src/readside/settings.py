@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from readside.core.errors import SettingsError
+from readside.core.projection import Mode
 
 _FILE = "readside.toml"
 _PREFIX = "READSIDE_"
@@ -39,6 +40,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     #: How events leave PostgreSQL: by logical replication, or by polling where that cannot be had.
     #: Fixed by `readside init`, which can also change it.
     capture: Literal["replication", "polling"] = "replication"
+    #: When views change, of projections which do not say it themselves; see `App.projection`.
+    mode: Mode = "async"
+    #: Seconds that a command waits, at most, for the projections in mode `wait`.
+    wait_timeout: float = 5.0
     #: Where embedded servers keep their data.
     directory: str = ".readside"
     #: Number of partitions; fixed when the app is installed.
@@ -148,8 +153,9 @@ def _checked(settings: Settings) -> Settings:
             raise SettingsError(
                 f"{field} is {getattr(settings, field)}.", mend="use a positive number"
             )
-    if not 0 <= settings.settle_delay < math.inf:
-        raise SettingsError(f"settle_delay is {settings.settle_delay}.", mend="use 0 or more")
+    for field in ("settle_delay", "wait_timeout"):
+        if not 0 <= getattr(settings, field) < math.inf:
+            raise SettingsError(f"{field} is {getattr(settings, field)}.", mend="use 0 or more")
     for field, form in _FORMS.items():
         url = getattr(settings, field)
         if url and not _SCHEME.match(url):

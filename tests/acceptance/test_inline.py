@@ -383,7 +383,7 @@ async def test_what_followed_the_log_does_not_become_inline_unasked(
 
 
 def test_no_other_mode(make_app: Any, servers: Any) -> None:
-    with pytest.raises(readside.DeclarationError, match="use one of: async, inline"):
+    with pytest.raises(readside.DeclarationError, match="use one of: async, wait, inline"):
         make_app(servers.broker).projection("x", Seen, mode="sync")
 
 

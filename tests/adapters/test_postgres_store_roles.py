@@ -87,6 +87,38 @@ async def test_a_projector_and_a_reader(servers: Any, unique: str, roles: Any) -
         await store.close()
 
 
+async def test_who_may_not_look_into_the_store_of_another_app_can_install(
+    servers: Any, unique: str
+) -> None:
+    """Two apps of different owners in one database; this one's documents are in Redis."""
+    role = f"{unique}_owner"
+    url = servers.write_store.rpartition("/")[0] + f"/{unique}"
+    with psycopg.connect(servers.write_store, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {unique}".encode())
+        admin.execute(f"CREATE ROLE {role} LOGIN".encode())
+        admin.execute(f"GRANT CREATE ON DATABASE {unique} TO {role}".encode())
+    try:
+        other = PostgresStore(url)
+        other.declare({"doc": Projection("doc", Thing)})
+        await other.prepare("other")
+        await other.close()
+        app = readside.App(
+            unique,
+            write_store=url.replace("//readside@", f"//{role}@"),
+            broker="direct:",
+            read_store=servers.read_store,
+            capture="polling",
+        )
+        app.projection(f"{unique}-doc", Thing)
+        done = await (await app.runtime()).install()
+        assert any(unique in one for one in done)
+        await app.close()
+    finally:
+        with psycopg.connect(servers.write_store, autocommit=True) as admin:
+            admin.execute(f"DROP DATABASE {unique} WITH (FORCE)".encode())
+            admin.execute(f"DROP ROLE {role}".encode())
+
+
 async def test_an_application_with_an_inline_projection(
     make_app: Any, servers: Any, unique: str, roles: Any
 ) -> None:

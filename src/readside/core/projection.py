@@ -18,8 +18,9 @@ Handler = Callable[..., Any]
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 KeyFunction = Callable[[Any], Any]
 
-#: ``async``: folded after the commit, into the read store. ``inline``: in the command's transaction.
-Mode = Literal["async", "inline"]
+#: ``async``: folded after the commit, into the read store. ``wait``: the same, and the command waits for
+#: it. ``inline``: in the command's transaction.
+Mode = Literal["async", "wait", "inline"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _EVENT_AND_VIEW = 2

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from readside.core.errors import DecodeError
-from readside.core.position import Position
+from readside.core.position import BEGINNING, Position
 
 
 class Captured(NamedTuple):
@@ -53,6 +53,13 @@ class Record(NamedTuple):
     def reaches(self) -> Position:
         """Where a consumer is that has applied this record."""
         return max(self.position, Position(self.position.epoch, self.settled, 0))
+
+
+def written(number: int, row: tuple[Any, ...]) -> Record:
+    """A row of the outbox as a record before it has a place: its position only counts."""
+    id_, _, _, key, wire, version, payload, _ = row
+    position = Position(1, 1, number)
+    return Record(0, position, BEGINNING, number, str(id_), wire, key, version, payload.encode(), 0)
 
 
 class Watermark(NamedTuple):

@@ -87,9 +87,21 @@ class Store(Protocol):
         """
 
     async def read(
-        self, projection: str, keys: Sequence[str], partitions: Sequence[int] = ()
+        self,
+        projection: str,
+        keys: Sequence[str],
+        partitions: Sequence[int] = (),
+        *,
+        documents: bool = True,
     ) -> Reading:
-        """The documents for a reader, in the order of the keys, and how far these partitions are."""
+        """The documents for a reader, in the order of the keys, and how far these partitions are.
+
+        Args:
+            projection: whose.
+            keys: which.
+            partitions: whose checkpoints and parkings.
+            documents: False if only these are wanted; the documents may be None then.
+        """
 
     async def halt(self, projection: str, partition: int, reason: str) -> None:
         """Tell readers that a partition of the projection is wrong; an empty reason takes it back."""

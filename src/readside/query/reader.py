@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic
 
-from readside.core.errors import HistoryLostError, ParkedError, StaleReadError
 from readside.core.event import key_text
 from readside.core.token import Token
 from readside.core.view import ViewCodec, ViewT
 from readside.ports.clock import Clock
 from readside.ports.store import Reading, Store
-
-_FIRST_PAUSE = 0.001
-_LONGEST_PAUSE = 0.02
-#: Documents that are read again and again while their reader waits.
-_FEW = 16
+from readside.query.freshness import FEW, behind, halted, parked, pause_after, stale
 
 
 class Reader(Generic[ViewT]):
@@ -48,46 +43,25 @@ class Reader(Generic[ViewT]):
     async def _read(self, keys: Sequence[str], token: Token | None, timeout: float) -> Reading:
         """Read until the documents, at the moment they are read, are as new as the token."""
         partitions = token.partitions if token else ()
-        deadline = self._clock.now() + timeout
-        pause = _FIRST_PAUSE
-        probing = token is not None and len(keys) > _FEW
+        began = self._clock.now()
+        probing = token is not None and len(keys) > FEW
         while True:
             # Of many documents, ask only for the checkpoints until these are there.
             wanted = () if probing else keys
             reading = await self._store.read(self._projection, wanted, partitions)
             if reading.halted:
-                raise HistoryLostError(
-                    f"Projection {self._projection} is halted: {reading.halted}",
-                    mend="see: readside status",
-                )
-            missing = _behind(reading, token)
+                raise halted(self._projection, reading)
+            missing = behind(reading, token)
             if not missing and not probing:
                 break
             if not missing:
                 probing = False
                 continue
-            if self._clock.now() + pause > deadline:
-                raise StaleReadError(
-                    f"Projection {self._projection} has not reached {token} within {timeout:g} s"
-                    f" (partitions {', '.join(map(str, missing))}).",
-                    mend="read again later, allow more time, or see: readside status",
-                )
+            waited = self._clock.now() - began
+            pause = pause_after(waited)
+            if token is not None and waited + pause > timeout:
+                raise stale(self._projection, token, timeout, missing)
             await self._clock.sleep(pause)
-            pause = min(_LONGEST_PAUSE, pause * 1.5)
         if reading.parked:
-            raise ParkedError(
-                f"{self._projection}:{min(reading.parked)} waits behind an event which cannot be applied.",
-                mend="see: readside dead-letters list; or read it as it is, without a token",
-            )
+            raise parked(self._projection, min(reading.parked))
         return reading
-
-
-def _behind(reading: Reading, token: Token | None) -> list[int]:
-    if token is None:
-        return []
-    found = reading.checkpoints
-    return [
-        number
-        for number in token.partitions
-        if number not in found or found[number].position < token.position
-    ]

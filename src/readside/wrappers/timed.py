@@ -160,10 +160,15 @@ class TimedStore:
         return outcome
 
     async def read(
-        self, projection: str, keys: Sequence[str], partitions: Sequence[int] = ()
+        self,
+        projection: str,
+        keys: Sequence[str],
+        partitions: Sequence[int] = (),
+        *,
+        documents: bool = True,
     ) -> Reading:
         """See ports.store."""
-        return await self._inner.read(projection, keys, partitions)
+        return await self._inner.read(projection, keys, partitions, documents=documents)
 
     async def halt(self, projection: str, partition: int, reason: str) -> None:
         """See ports.store."""

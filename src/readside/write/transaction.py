@@ -52,6 +52,7 @@ class Transaction:
 
     Attributes:
         connection: the psycopg connection, for everything that this class does not wrap.
+        touched: wire type and partition of everything that was recorded.
     """
 
     connection: psycopg.AsyncConnection[Any]
@@ -71,8 +72,9 @@ class Transaction:
         self._partitions = partitions
         self._largest = largest
         self._rows: list[Row] = []
-        self._touched: set[int] = set()
+        self.touched: set[tuple[str, int]] = set()
         self._token: Token | None = None
+        self._late: Mapping[str, ReadsideError] | None = None
 
     @property
     def token(self) -> Token:
@@ -87,6 +89,31 @@ class Transaction:
             )
         return self._token
 
+    @property
+    def late(self) -> Mapping[str, ReadsideError]:
+        """The projections in mode ``wait`` which do not show this write; known after the block.
+
+        Empty: every reader sees it. Otherwise by the projection's name what a reader would be told
+        who asks with the token: `StaleReadError` where the deadline has passed, `ParkedError` where
+        the document waits behind an event that cannot be applied, `UnavailableError` where the read
+        store is away. The write stands in any case, and the view catches up.
+
+        Raises:
+            RuntimeError: the transaction has not been committed.
+        """
+        if self._late is None:
+            raise RuntimeError("tx.late is known after the block, like tx.token")
+        return self._late
+
+    @late.setter
+    def late(self, late: Mapping[str, ReadsideError]) -> None:
+        self._late = late
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """What was recorded since the last `flush`."""
+        return self._rows
+
     def record(self, *events: Event, headers: Mapping[str, str] | None = None) -> None:
         """Record events; they are written with the commit, in this order, in one round trip.
 
@@ -99,7 +126,7 @@ class Transaction:
         """
         rows = [row_of(self._app, event, headers, self._largest) for event in events]
         self._rows += rows
-        self._touched |= {partition_of(row[3], self._partitions) for row in rows}
+        self.touched |= {(row[4], partition_of(row[3], self._partitions)) for row in rows}
 
     async def flush(self) -> None:
         """Write what was recorded so far, within the transaction.
@@ -132,13 +159,13 @@ class Transaction:
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """A part that can fail alone: an exception takes back its statements and what it recorded."""
-        rows, touched = len(self._rows), set(self._touched)
+        rows, touched = len(self._rows), set(self.touched)
         try:
             async with self.connection.transaction():
                 yield
         except BaseException:
             del self._rows[rows:]
-            self._touched = touched
+            self.touched = touched
             raise
 
     async def execute(self, query: str, *values: Any) -> psycopg.AsyncCursor[Any]:
@@ -224,7 +251,8 @@ class Transaction:
         # Under synchronous_commit = off the own commit may not be flushed yet, but it is inserted.
         unsure = how is None or (await how.fetchone())[0] == "off"  # type: ignore[index]  # as above
         lsn = inserted if unsure else flushed
-        self._token = Token(Position(epoch, parse_lsn(lsn), 0), tuple(sorted(self._touched)))
+        partitions = {number for _, number in self.touched}
+        self._token = Token(Position(epoch, parse_lsn(lsn), 0), tuple(sorted(partitions)))
 
     async def _write(self, *, failed: bool) -> psycopg.AsyncCursor[Any] | None:
         """Write what was recorded; ask how the commit will be, before it takes back a SET LOCAL."""
@@ -256,6 +284,15 @@ class Transaction:
             # Cancelled or broken in the middle: an unread answer must not meet the next user.
             await self.connection.close()
         await self._pool.putconn(self.connection)
+
+
+async def newest(pool: AsyncConnectionPool[Any], app: str) -> Position:
+    """A position past everything that is committed now, on whatever connection."""
+    async with pool.connection() as connection:
+        cursor = connection.cursor(row_factory=tuple_row)
+        row = await (await cursor.execute(_WHERE, [app])).fetchone()
+    _, inserted, epoch = row or (None, "0/0", 0)
+    return Position(epoch, parse_lsn(inserted), 0)
 
 
 def _cancellations() -> int:

@@ -179,7 +179,12 @@ class MemoryStore:
             shelves.checkpoints[self._app, batch.projection, batch.partition] = batch.checkpoint
 
     async def read(
-        self, projection: str, keys: Sequence[str], partitions: Sequence[int] = ()
+        self,
+        projection: str,
+        keys: Sequence[str],
+        partitions: Sequence[int] = (),
+        *,
+        documents: bool = True,
     ) -> Reading:
         """See ports.store."""
         shelves = await self._reach()
@@ -188,7 +193,7 @@ class MemoryStore:
         names = ((number, (*of_this, number)) for number in partitions)
         found = shelves.checkpoints
         return Reading(
-            [shelves.documents.get(f"{projection}:{key}") for key in keys],
+            [shelves.documents.get(f"{projection}:{key}") if documents else None for key in keys],
             halted[0] if halted else "",
             {number: found[name] for number, name in names if name in found},
             frozenset(

@@ -17,9 +17,8 @@ from readside.adapters.postgres_store.sheet import Sheet
 from readside.adapters.postgres_store.statements import LOCK, Step, contents
 from readside.core.errors import DeclarationError, SchemaError
 from readside.core.folding import Folder, Stored
-from readside.core.position import BEGINNING, Position
 from readside.core.projection import Projection
-from readside.core.record import Record
+from readside.core.record import Record, written
 
 #: A row of the outbox, as it is recorded.
 Row = tuple[Any, ...]
@@ -66,7 +65,7 @@ class InlineViews:
         concerned = self._concerned(rows)
         if not concerned:
             return
-        records = [_record(number, row) for number, row in enumerate(rows, 1)]
+        records = [written(number, row) for number, row in enumerate(rows, 1)]
         for projection in concerned:
             yield from self._fold(projection, records)
 
@@ -155,13 +154,6 @@ class InlineViews:
                 mend="open a transaction: with connection.transaction()",
             )
         return bool(concerned)
-
-
-def _record(number: int, row: Row) -> Record:
-    """A row of the outbox as a record; its position only counts, for nothing was folded before."""
-    id_, _, _, key, wire, version, payload, _ = row
-    position = Position(1, 1, number)
-    return Record(0, position, BEGINNING, number, str(id_), wire, key, version, payload.encode(), 0)
 
 
 def _raise_first(errors: Iterable[Exception | None]) -> None:

@@ -139,6 +139,8 @@ class Sheet:
         #: Documents and positions of `keys`, in their order.
         self.load = f"SELECT {document}, {positions} FROM {wanted} ORDER BY w.n".encode()
         self.read = _read(document, wanted).encode()
+        #: The same without the documents.
+        self.look = _read("NULL", wanted).encode()
         self.delete = (
             f"DELETE FROM {self.name} WHERE {key} = ANY (%(gone)s::text[]::{kind}[])".encode()
         )

@@ -166,7 +166,12 @@ class PostgresStore:
         )
 
     async def read(
-        self, projection: str, keys: Sequence[str], partitions: Sequence[int] = ()
+        self,
+        projection: str,
+        keys: Sequence[str],
+        partitions: Sequence[int] = (),
+        *,
+        documents: bool = True,
     ) -> Reading:
         """See ports.store."""
         sheet = self._sheet(projection)
@@ -176,7 +181,7 @@ class PostgresStore:
             "own": sheet.own(keys) or [None],
             "partitions": list(partitions),
         }
-        rows = await self._query(sheet.read, values)
+        rows = await self._query(sheet.read if documents else sheet.look, values)
         _, halted, found, _, _ = rows[0]
         return Reading(
             [None if row[4] is None else row[4].encode() for row in rows if row[0]],

@@ -185,13 +185,18 @@ class RedisStore:
             return await execute("EVAL", script.text, keys, *arguments)
 
     async def read(
-        self, projection: str, keys: Sequence[str], partitions: Sequence[int] = ()
+        self,
+        projection: str,
+        keys: Sequence[str],
+        partitions: Sequence[int] = (),
+        *,
+        documents: bool = True,
     ) -> Reading:
         """See ports.store."""
         # One transaction where it matters: documents, checkpoints and parkings of one moment.
         pipe = self._client.pipeline(transaction=bool(partitions))
         pipe.hvals(self._name(projection, "halted"))
-        if keys:
+        if keys and documents:
             pipe.mget([f"{projection}:{key}" for key in keys])
         if partitions:
             pipe.hmget(self._name(projection, "checkpoints"), [str(n) for n in partitions])
@@ -199,11 +204,11 @@ class RedisStore:
             pipe.hmget(self._name(projection, "parked"), list(keys))
         async with self._translated(), pipe:
             halted, *answers = await pipe.execute()
-        documents = answers.pop(0) if keys else []
+        bodies = answers.pop(0) if keys and documents else [None] * len(keys)
         checkpoints = answers.pop(0) if partitions else []
         parked = answers.pop(0) if answers else []
         return Reading(
-            documents,
+            bodies,
             halted[0].decode() if halted else "",
             _checkpoints(partitions, checkpoints),
             frozenset(

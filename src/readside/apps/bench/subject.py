@@ -88,7 +88,7 @@ def declare(description: Description) -> readside.App:
         partitions=description.partitions,
     )
     for name in description.names:
-        app.projection(name, User).on(UserSaved)(document)
+        app.projection(name, User, mode="async").on(UserSaved)(document)
     return app
 
 

@@ -19,7 +19,7 @@ async def reset(app: App, projection: str, *, give_up: bool, yes: bool, json: bo
         raise RefusedError(
             f"Projection {projection} is inline: nothing would fill it again.",
             mend="write its rows by SQL; or: readside forget module:app projection --documents,"
-            " and declare it without mode",
+            " and declare it with mode='async'",
         )
     _confirm(f"remove every document of {projection} from the read store", yes=yes)
     async with notes_of(app, "reset") as session:

@@ -28,7 +28,7 @@ class Shop:
         self.app = readside.App(
             "shop", write_store=write_store, broker=broker, read_store=read_store
         )
-        self.users = self.app.projection("user", User)
+        self.users = self.app.projection("user", User, mode="async")
 
         @self.users.on
         def created(event: UserCreated) -> User:

@@ -404,6 +404,20 @@ class StoreContract(Overwriting):
         assert dict(found.checkpoints) == {0: checkpoint(1)}
         assert dict((await store.read(projection, [], [0])).checkpoints) == {0: checkpoint(1)}
 
+    async def test_without_the_documents_it_tells_the_same_of_them(
+        self, store: Store, projection: str
+    ) -> None:
+        await self._put(store, projection, Write("x", "", positions(1), self.doc("1")))
+        behind = Batch(projection, 1, None, checkpoint(1), (), parked=(("x", "p1"),))
+        assert await store.apply(behind) is Outcome.APPLIED
+        await store.halt(projection, 0, "gone")
+        whole = await store.read(projection, ["y", "x"], [0, 1])
+        found = await store.read(projection, ["y", "x"], [0, 1], documents=False)
+        assert found.parked == whole.parked == {"x"}
+        assert (found.halted, found.checkpoints) == (whole.halted, whole.checkpoints)
+        assert len(found.documents) == len(whole.documents)
+        assert (await store.read(projection, [], [1], documents=False)).parked == frozenset()
+
     async def test_a_reset_leaves_nothing_but_the_checkpoints_it_is_given(
         self, store: Store, projection: str
     ) -> None:
