@@ -67,7 +67,6 @@ class Faults:
             "graceful_restart": self._graceful_restart,
             "node_isolated": self._isolate,
             "store_flushed": self._flush,
-            "store_dropped": self._drop,
             "store_rolled_back": self._roll_back,
             "backends_ended": self._end_backends,
             "table_locked": self._lock_table,
@@ -297,16 +296,6 @@ class Faults:
         gone = await wipe_store(self._world.documents)
         self._timeline.windows.append((began, time.time()))
         self._timeline.note(fault, gone, f"{gone} keys are gone")
-
-    async def _drop(self, fault: Fault) -> None:
-        """The tables are dropped, and made again by `readside init`."""
-        began = time.time()
-        gone = await tables.drop(self._world.documents)
-        await last(fault.duration, self._stopping)
-        while await self._world.install() != 0:
-            await asyncio.sleep(0.5)
-        self._timeline.windows.append((began, time.time()))
-        self._timeline.note(fault, gone, f"tables with {gone} documents are gone, and made again")
 
     async def _roll_back(self, fault: Fault) -> None:
         snapshots = self._world.servers.snapshots

@@ -92,7 +92,6 @@ KINDS: tuple[Kind, ...] = (
     Kind("table_locked", ("tables",), 1.0, 4.0, where=("tables",)),
     Kind("table_locked", ("postgres",), 0.5, 2.0, where=("inline",)),
     Kind("writer_restart", ("writer",), 0.0, 1.0, where=("inline",)),
-    Kind("store_dropped", ("tables",), 0.0, 1.0, where=("tables",), wipes="store"),
     *_POLLERS,
     Kind("capture_changed", ("capture",), 3.0, 6.0, where=("polling",), wipes="capture"),
 )

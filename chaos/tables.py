@@ -1,11 +1,10 @@
-"""The read store as tables: a PostgreSQL of its own, which can be emptied, dropped and put back."""
+"""The read store as tables: a PostgreSQL of its own, which can be emptied and put back."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
 import subprocess
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,30 +40,14 @@ def thin(snapshots: list[tuple[float, Path]]) -> None:
 
 async def empty(url: str) -> int:
     """Take everything out of the tables, those of readside too; how many documents it knew there."""
-
-    async def act(connection: Any) -> None:
-        await connection.execute((await _one(connection, _EMPTY)).encode())
-
-    return await _insisting(url, act)
-
-
-async def drop(url: str) -> int:
-    """Drop the tables and all that readside has beside them; how many documents it knew there."""
-
-    async def act(connection: Any) -> None:
-        await connection.execute("DROP SCHEMA readside_store, chaos CASCADE")
-
-    return await _insisting(url, act)
-
-
-async def _insisting(url: str, act: Callable[[Any], Awaitable[None]]) -> int:
-    """Do it in one transaction, as soon as the server lets it."""
-    for _ in range(60):
+    for _ in range(40):
         try:
-            async with await psycopg.AsyncConnection.connect(url, connect_timeout=2) as connection:
+            async with await psycopg.AsyncConnection.connect(
+                url, connect_timeout=5, application_name="chaos fault"
+            ) as connection:
                 await connection.execute("SET LOCAL lock_timeout = '2s'")
                 gone = await _one(connection, "SELECT count(*) FROM readside_store.documents")
-                await act(connection)
+                await connection.execute((await _one(connection, _EMPTY)).encode())
         except psycopg.Error:
             await asyncio.sleep(0.1)
         else:

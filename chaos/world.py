@@ -29,7 +29,7 @@ _URLS = {
 }
 
 
-#: Why a process refuses that was told of another capture than the app is installed for.
+#: What a process says that was told of another capture than the app is installed for meanwhile.
 _OTHER_CAPTURE = "is installed for capture by"
 _WALSENDER = (
     "SELECT a.client_port FROM pg_replication_slots s"
@@ -83,7 +83,7 @@ class World:
         self._writers_proxies: list[Proxy] = []
         #: The capture that the app is installed for, as its processes are told.
         self.capture = self.regime.begins if self.setup.capture == "polling" else "replication"
-        #: How often somebody has tried to change it.
+        #: How often somebody has tried to change it; then a process may refuse, as it should.
         self.changes = 0
 
     def children(self) -> Iterator[Child]:
@@ -241,7 +241,6 @@ class World:
         bury({child.pid for child in self.children()} | self.servers.pids())
         ended = [child for child in self.children() if child.tend()]
         for child in ended:
-            # Whoever is started between a change of capture and the news of it refuses, as it should.
             if self.changes and _OTHER_CAPTURE in child.last_words:
                 child.unexpected.pop()
         return [child.name for child in ended]
