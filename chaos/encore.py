@@ -12,6 +12,7 @@ from typing import Any
 from chaos.effects import failed, noted, said
 from chaos.faults import Faults
 from chaos.plan import Fault, expected
+from chaos.pollers import change_capture
 from chaos.timeline import Timeline, say
 from chaos.world import World
 
@@ -55,6 +56,8 @@ async def encore(world: World, timeline: Timeline, faults: Faults) -> Counter[st
         strokes = dict.fromkeys(_of_setup(world, *strongest[name]) for name in missing)
         weak = timeline.without_effect()
         strokes |= dict.fromkeys(weak.values())
+        if strokes and world.capture != world.setup.capture:
+            await change_capture(world, asyncio.Event())
         for kind, target, seconds in strokes:
             say(f"         again for {', '.join([*missing, *weak])}")
             await _until_up(world)

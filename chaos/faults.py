@@ -127,7 +127,7 @@ class Faults:
         self._timeline.note(fault, effect, words)
 
     async def _change_capture(self, fault: Fault) -> None:
-        effect, words = await change_capture(self._world, self._stopping, fault.duration)
+        effect, words = await change_capture(self._world, self._stopping)
         self._timeline.note(fault, effect, words)
 
     async def _end_backends(self, fault: Fault) -> None:

@@ -28,7 +28,7 @@ _DATABASE = (
     "SELECT (SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'readside%'),"
     " (SELECT count(*) FROM pg_replication_slots),"
     " (SELECT sum(size) FROM pg_ls_waldir()),"
-    " (SELECT sum(pg_current_wal_lsn() - restart_lsn) FROM pg_replication_slots),"
+    " (SELECT coalesce(sum(pg_current_wal_lsn() - restart_lsn), 0) FROM pg_replication_slots),"
     " (SELECT count(*) FROM pg_ls_tmpdir())"
 )
 

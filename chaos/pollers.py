@@ -65,17 +65,14 @@ async def _poller(world: World) -> Node | None:
     return None
 
 
-async def change_capture(world: World, stopping: asyncio.Event, seconds: float) -> tuple[int, str]:
-    """Change the capture; and back again, if `seconds` are given and there is the time.
+async def change_capture(world: World, stopping: asyncio.Event) -> tuple[int, str]:
+    """Change the capture, under way.
 
     Returns:
-        how often it was changed, and words for people.
+        whether it was changed, and words for people.
     """
     other = "replication" if world.capture == "polling" else "polling"
     began, changed = time.monotonic(), await _change(world, other, stopping)
-    if changed and seconds:
-        await last(seconds, stopping)
-        changed += await _change(world, "polling", stopping)
     return changed, f"capture by {world.capture}, after {time.monotonic() - began:.1f} s"
 
 
