@@ -58,7 +58,7 @@ async def long_transaction(dsn: str, seconds: float, dice: float, stopping: asyn
 
 async def _connect(dsn: str) -> psycopg.AsyncConnection[Any]:
     return await psycopg.AsyncConnection.connect(
-        dsn, autocommit=True, connect_timeout=3, application_name="chaos fault",
+        dsn, autocommit=True, connect_timeout=10, application_name="chaos fault",
         options="-c lock_timeout=10s", tcp_user_timeout=5000,
     )  # fmt: skip
 
