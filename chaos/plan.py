@@ -25,6 +25,10 @@ _STEADY = 0.4
 _ZOMBIE: dict[str, float] = {"nats": 8.0, "direct": 13.0}
 #: When, as a share of a run, a run by polling changes to replication, if it does not begin with it.
 _CHANGED = 0.82
+#: Runs that are shorter have no room for all that the pollers have to show.
+_SPACIOUS = 60.0
+#: Longer than the lease of a poller.
+_TICK = 6.0
 #: For the zombie to wake up and try, or for the others to be ready before.
 _ZOMBIE_WAITS = 5.0
 
@@ -139,6 +143,11 @@ def _certain(seconds: float, seed: int, setup: Setup, chance: random.Random) -> 
         late = regime(seed, setup).begins == "polling"
         at = round(seconds * _CHANGED, 2) if late else _CALM
         faults.append(Fault(at, "capture_changed", "capture", 0.0, chance.random()))
+        # Between the zombie and that, or when all the others are over.
+        at = _end(faults[0] if late else max(faults)) + 1.0
+        tick = Fault(round(at, 2), "tick_frozen", "relay", _TICK, chance.random())
+        if seconds >= _SPACIOUS and _end(tick) < (seconds * _CHANGED if late else seconds + _ZOMBIE_WAITS):
+            faults.append(tick)
     return faults
 
 
