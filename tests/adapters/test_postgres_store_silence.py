@@ -1,4 +1,4 @@
-"""A worker that falls silent in the middle of a batch keeps nobody else off its partition."""
+"""A worker that falls silent in the middle of a batch, or is interrupted there, leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 import readside
+from readside.adapters.postgres_store.connections import Connections
 from readside.adapters.postgres_store.store import PostgresStore
 from readside.core.folding import Batch, Write
 from readside.core.position import Position
@@ -74,3 +75,16 @@ async def _until_held(dsn: str, pid: int) -> None:
         query = "SELECT FROM pg_stat_activity WHERE pid = %s AND query = %s AND wait_event = 'ClientRead'"
         while not (await connection.execute(query, [pid, _HOLD.decode()])).rowcount:
             pass
+
+
+async def test_a_connection_left_in_a_pipeline_is_not_lent_again(servers: Any) -> None:
+    connections = Connections(servers.write_store, most=1)
+    try:
+        async with connections.lend() as first:
+            # As psycopg leaves it where the task is cancelled while the pipeline is entered.
+            await first.pipeline().__aenter__()
+        async with connections.lend() as second:
+            assert await (await second.execute(b"SELECT 1")).fetchall() == [(1,)]
+        assert first.closed
+    finally:
+        await connections.close()
