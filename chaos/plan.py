@@ -146,7 +146,9 @@ def _certain(seconds: float, seed: int, setup: Setup, chance: random.Random) -> 
         # Between the zombie and that, or when all the others are over.
         at = _end(faults[0] if late else max(faults)) + 1.0
         tick = Fault(round(at, 2), "tick_frozen", "relay", _TICK, chance.random())
-        if seconds >= _SPACIOUS and _end(tick) < (seconds * _CHANGED if late else seconds + _ZOMBIE_WAITS):
+        if seconds >= _SPACIOUS and _end(tick) < (
+            seconds * _CHANGED if late else seconds + _ZOMBIE_WAITS
+        ):
             faults.append(tick)
     return faults
 
