@@ -27,7 +27,8 @@ async def freeze_poller(world: World, kind: str, seconds: float) -> tuple[int, s
     """Freeze the poller with a question on its way until another has taken over; then all goes on.
 
     Returns:
-        what it has had for an effect: for a tick, that PostgreSQL refused it, else, that another polled on.
+        whether another polled on meanwhile, and words for people. A late question for a tick is refused
+        only where the other has made none: else it is answered with that one.
     """
     node = await _poller(world)
     if node is None:
@@ -52,7 +53,7 @@ async def freeze_poller(world: World, kind: str, seconds: float) -> tuple[int, s
         node.child.resume()
     await asyncio.sleep(_ARRIVE)
     refused = proxy.fenced - refused
-    return refused if kind == "tick_frozen" else int(taken), (
+    return int(taken), (
         f"{node.name} was frozen for {gone:.1f} s; taken over: {taken}, refused: {refused}"
     )
 
