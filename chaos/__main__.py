@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 
 from chaos.options import parse
-from chaos.run import run
-from chaos.scenarios import play
 
 _OTHERS = {"--simulate": "chaos.simulation", "--mutants": "chaos.mutants"}
 
@@ -25,7 +24,10 @@ def main(arguments: Sequence[str]) -> int:
             rest = [argument for argument in arguments if argument != flag]
             return int(importlib.import_module(module).main(rest))
     options = parse(arguments)
-    return asyncio.run(play(options) if options.scenario else run(options))
+    # The app is declared when its module is imported, here and in every process of the run.
+    os.environ["CHAOS_MODE"] = options.mode
+    module = importlib.import_module("chaos.scenarios" if options.scenario else "chaos.run")
+    return int(asyncio.run((module.play if options.scenario else module.run)(options)))
 
 
 if __name__ == "__main__":

@@ -89,12 +89,15 @@ class Pair(readside.View):
     streams: dict[str, list[int]]
 
 
+#: The same for all projections; chosen when the module is imported, as a declaration is.
+MODE: Any = os.environ.get("CHAOS_MODE", "async")
+
 app = readside.App("chaos")
-lists = app.projection("lists", History)
-registers = app.projection("registers", Register)
-counters = app.projection("counters", Count)
-pairs = app.projection("pairs", Pair)
-totals = app.projection("totals", Count)
+lists = app.projection("lists", History, mode=MODE)
+registers = app.projection("registers", Register, mode=MODE)
+counters = app.projection("counters", Count, mode=MODE)
+pairs = app.projection("pairs", Pair, mode=MODE)
+totals = app.projection("totals", Count, mode=MODE)
 
 
 def _poisoned(event: Wrote) -> bool:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import psycopg
+
+from chaos.journal import lines
 
 #: Effect -> what readside's processes log when it happens.
 _SAID = {
@@ -43,14 +46,22 @@ def said(logs: list[Path]) -> Counter[str]:
     return found
 
 
+def failed(journals: Iterable[Path]) -> int:
+    """Count the commands which ended with an error of the server's or the network's."""
+    return sum(1 for path in journals for _, what, *_ in lines(path) if what == "error")
+
+
 def noted(dsn: str) -> dict[str, Any]:
     """What readside's notes in PostgreSQL tell."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         moves = connection.execute(
             "SELECT coalesce(sum(token), 0) - count(*) FROM readside.leases"
         ).fetchone()
+        pollers = connection.execute("SELECT coalesce(max(token), 1) - 1 FROM readside.pollers")
+        changed = pollers.fetchone()
         epoch = connection.execute("SELECT epoch, complete FROM readside.capture").fetchone()
     return {
         "leases_moved": int(moves[0]) if moves else 0,
+        "pollers_changed": int(changed[0]) if changed else 0,
         "epoch_complete": bool(epoch and epoch[1]),
     }

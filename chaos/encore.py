@@ -7,10 +7,12 @@ import random
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
-from chaos.effects import noted, said
+from chaos.effects import failed, noted, said
 from chaos.faults import Faults
 from chaos.plan import Fault, expected
+from chaos.pollers import change_capture
 from chaos.timeline import Timeline, say
 from chaos.world import World
 
@@ -25,6 +27,9 @@ _STRONGEST = {
     "documents_parked": ("poison_raises", "events", 4.0),
     "holes_asked_for": ("messages_lost", "nats", 1.0),
     "resends": ("messages_lost", "nats", 1.0),
+    "polls_refused": ("tick_frozen", "relay", 7.0),
+    "pollers_changed": ("batch_frozen", "relay", 7.0),
+    "commands_failed": ("backends_ended", "postgres", 0.0),
 }
 #: In direct mode, a lane that has lost its store listens anew, and has missed what came meanwhile.
 _STRONGEST_DIRECT = {
@@ -47,12 +52,12 @@ async def encore(world: World, timeline: Timeline, faults: Faults) -> Counter[st
     strongest = _STRONGEST_DIRECT if options.broker == "direct" else _STRONGEST
     repeated: Counter[str] = Counter()
     for _ in range(_TIMES):
-        missing = [
-            name for name in expected(options.seed, options.broker) if not _seen(world, name)
-        ]
-        strokes = dict.fromkeys(strongest[name] for name in missing)
+        missing = [name for name in expected(options.seed, world.setup) if not _seen(world, name)]
+        strokes = dict.fromkeys(_of_setup(world, *strongest[name]) for name in missing)
         weak = timeline.without_effect()
         strokes |= dict.fromkeys(weak.values())
+        if strokes and world.capture != world.setup.capture:
+            await change_capture(world, asyncio.Event())
         for kind, target, seconds in strokes:
             say(f"         again for {', '.join([*missing, *weak])}")
             await _until_up(world)
@@ -73,14 +78,26 @@ async def _until_up(world: World) -> None:
         await asyncio.sleep(0.25)
 
 
+def _of_setup(world: World, kind: str, target: str, seconds: float) -> tuple[str, str, float]:
+    """The same with the name of the read store that there is."""
+    store = world.setup.read_store
+    return kind.replace("valkey", store), target.replace("valkey", store), seconds
+
+
 def _seen(world: World, effect: str) -> bool:
-    if effect == "connections_cut":
-        return bool(world.cuts)
-    if effect == "writes_fenced":
-        return bool(world.fenced)
-    if effect == "leases_moved":
-        return bool(noted(world.dsn)[effect])
-    return bool(said(logs(world))[effect])
+    return bool(effects(world).get(effect))
+
+
+def effects(world: World) -> dict[str, Any]:
+    """All effects that there were until now."""
+    return {
+        **said(logs(world)),
+        **noted(world.dsn),
+        "connections_cut": world.cuts,
+        "writes_fenced": world.fenced,
+        "polls_refused": world.polls_refused,
+        "commands_failed": failed(world.directory / f"{one.name}.journal" for one in world.writers),
+    }
 
 
 def logs(world: World) -> list[Path]:

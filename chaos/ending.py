@@ -45,7 +45,7 @@ async def catch_up(world: World) -> tuple[float | None, Verdicts]:
     """
     began = time.monotonic()
     oracle = read_oracle(world.dsn)
-    url = world.servers.address("valkey")
+    url = world.documents
     calm: float | None = None
     while True:
         verdicts = await asyncio.to_thread(compare, url, oracle)

@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-import redis.asyncio as redis
-
+from chaos import sessions, tables
 from chaos.plan import Fault
 from chaos.poisons import Poisons
+from chaos.pollers import change_capture, freeze_poller
 from chaos.process import Child
 from chaos.proxy import GOOD, Condition
 from chaos.timeline import Timeline, last
-from chaos.wipes import wipe
+from chaos.wipes import empty_keys, wipe
 from chaos.world import Node, World
 from chaos.zombie import make_zombie
 from readside.core.errors import UnavailableError
@@ -52,11 +52,14 @@ class Faults:
             "poison_unwritable": self._poisons.strike,
             "poison_undecodable": self._poisons.undecodable,
             "zombie": self._zombie,
+            "tick_frozen": self._poller,
+            "batch_frozen": self._poller,
+            "writer_restart": self._writer_restart,
         }
         if kind in names:
             return names[kind]
         first, _, second = kind.partition("_")
-        if first in ("postgres", "nats", "valkey"):
+        if first in self._world.servers.servers:
             return self._server_kill if second == "kill" else self._server_pause
         if first == "link":
             return self._link
@@ -65,6 +68,10 @@ class Faults:
             "node_isolated": self._isolate,
             "store_flushed": self._flush,
             "store_rolled_back": self._roll_back,
+            "backends_ended": self._end_backends,
+            "table_locked": self._lock_table,
+            "long_transaction": self._long_transaction,
+            "capture_changed": self._change_capture,
             "stream_rolled_back": self._roll_back_stream,
         }
         if kind in special:
@@ -115,6 +122,35 @@ class Faults:
         fenced, words = await make_zombie(self._world, fault.duration, fault.dice)
         self._timeline.note(fault, fenced, words)
 
+    async def _poller(self, fault: Fault) -> None:
+        effect, words = await freeze_poller(self._world, fault.kind, fault.duration)
+        self._timeline.note(fault, effect, words)
+
+    async def _change_capture(self, fault: Fault) -> None:
+        effect, words = await change_capture(self._world, self._stopping)
+        self._timeline.note(fault, effect, words)
+
+    async def _end_backends(self, fault: Fault) -> None:
+        ended = await sessions.end_backends(self._world.servers.address(fault.target))
+        self._timeline.note(fault, ended, f"{ended} sessions are ended")
+
+    async def _lock_table(self, fault: Fault) -> None:
+        url = self._world.servers.address(fault.target)
+        waited = await sessions.lock_table(url, fault.duration, fault.dice, self._stopping)
+        self._timeline.note(fault, waited, f"{waited} waited for a locked table")
+
+    async def _long_transaction(self, fault: Fault) -> None:
+        dsn = self._world.dsn
+        events = await sessions.long_transaction(dsn, fault.duration, fault.dice, self._stopping)
+        self._timeline.note(fault, events, f"{events} events in a transaction that stayed open")
+
+    async def _writer_restart(self, fault: Fault) -> None:
+        child = await self._child(fault)
+        code = await asyncio.to_thread(child.terminate, _GRACE)
+        self._timeline.note(fault, int(code == 0), f"{child.name} ended with {code}")
+        await last(fault.duration, self._stopping)
+        child.start()
+
     async def _graceful_restart(self, fault: Fault) -> None:
         node = await self._node(fault)
         code = await asyncio.to_thread(node.child.terminate, _GRACE)
@@ -132,7 +168,7 @@ class Faults:
             if not server.running:
                 return
             pid = server.pid
-            if fault.target == "postgres" and fault.dice < 0.5:
+            if fault.target in ("postgres", "tables") and fault.dice < 0.5:
                 # The postmaster alone; its children notice and end by themselves.
                 os.kill(pid, signal.SIGKILL)
                 await asyncio.sleep(0.05)
@@ -223,8 +259,9 @@ class Faults:
 
     async def _stream_wiped(self, fault: Fault) -> None:
         """Wipe the broker's log while projectors are behind, and let them forget what they had read."""
+        store = self._world.setup.read_store
         with suppress(UnavailableError):  # it may be down for another fault's sake
-            await asyncio.to_thread(self._world.servers["valkey"].pause)
+            await asyncio.to_thread(self._world.servers[store].pause)
         doomed: list[Child] = []
         try:
             await self._backlog()
@@ -238,7 +275,7 @@ class Faults:
         finally:
             for child in doomed:
                 child.start()
-            await asyncio.to_thread(self._world.servers.resume, "valkey")
+            await asyncio.to_thread(self._world.servers.resume, store)
         self._timeline.note(fault, gone, f"{gone} messages are gone")
 
     async def _backlog(self) -> None:
@@ -255,17 +292,8 @@ class Faults:
 
     async def _flush(self, fault: Fault) -> None:
         began = time.time()
-        gone = 0
-        for _ in range(40):
-            try:
-                async with redis.Redis.from_url(
-                    self._world.servers.address("valkey"), socket_timeout=2, retry=None
-                ) as client:
-                    gone = await client.dbsize()
-                    await client.flushall()
-                break
-            except redis.RedisError:
-                await asyncio.sleep(0.1)
+        wipe_store = {"valkey": empty_keys, "tables": tables.empty}[fault.target]
+        gone = await wipe_store(self._world.documents)
         self._timeline.windows.append((began, time.time()))
         self._timeline.note(fault, gone, f"{gone} keys are gone")
 

@@ -28,7 +28,7 @@ _DATABASE = (
     "SELECT (SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'readside%'),"
     " (SELECT count(*) FROM pg_replication_slots),"
     " (SELECT sum(size) FROM pg_ls_waldir()),"
-    " (SELECT sum(pg_current_wal_lsn() - restart_lsn) FROM pg_replication_slots),"
+    " (SELECT coalesce(sum(pg_current_wal_lsn() - restart_lsn), 0) FROM pg_replication_slots),"
     " (SELECT count(*) FROM pg_ls_tmpdir())"
 )
 
@@ -45,15 +45,33 @@ def figures(world: World) -> dict[str, Any]:
             names = ("connections", "slots", "wal_bytes", "wal_kept_bytes", "postgres_temp_files")
             found |= dict(zip(names, map(int, row), strict=True))
         found["rows"] = {table: _count(connection, table) for table in _TABLES}
-    with (
-        suppress(redis.RedisError),
-        redis.Redis.from_url(world.servers.address("valkey"), socket_timeout=5) as client,
-    ):
-        info: Any = client.info("memory")
-        found["store"] = {"memory_bytes": info["used_memory"], "keys": client.dbsize()}
-        hashes = [f"readside:chaos:{name}:positions" for name in ("lists", "pairs", "totals")]
-        found["store"]["positions"] = sum(int(client.hlen(name)) for name in hashes)  # type: ignore[arg-type]  # not awaited here
+    with suppress(redis.RedisError, psycopg.Error):
+        measure = {"valkey": _valkey, "tables": _tables}.get(world.setup.read_store)
+        if measure is not None:
+            found["store"] = measure(world.documents)
     return found
+
+
+def _valkey(url: str) -> dict[str, int]:
+    with redis.Redis.from_url(url, socket_timeout=5) as client:
+        info: Any = client.info("memory")
+        hashes = [f"readside:chaos:{name}:positions" for name in ("lists", "pairs", "totals")]
+        positions = sum(int(client.hlen(name)) for name in hashes)  # type: ignore[arg-type]  # not awaited here
+        return {
+            "memory_bytes": info["used_memory"],
+            "keys": int(client.dbsize()),  # type: ignore[arg-type]  # not awaited here
+            "positions": positions,
+        }
+
+
+def _tables(url: str) -> dict[str, int]:
+    with psycopg.connect(url, connect_timeout=5) as connection:
+        row = connection.execute(
+            "SELECT pg_database_size(current_database()),"
+            " (SELECT count(*) FROM readside_store.documents),"
+            " (SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'readside%')"
+        ).fetchone()
+    return dict(zip(("bytes", "positions", "connections"), map(int, row or ()), strict=True))
 
 
 def growth(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

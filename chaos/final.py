@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-import redis
-
+from chaos.documents import opened
 from chaos.oracle import Oracle
 from chaos.verdicts import Verdicts
 
-_PROJECTIONS = ("lists", "registers", "counters", "pairs", "totals")
+_PATIENCE = 10.0
 
 
 def compare(url: str, oracle: Oracle) -> Verdicts:
@@ -44,14 +42,8 @@ def compare(url: str, oracle: Oracle) -> Verdicts:
 
 def read_documents(url: str) -> dict[str, Any]:
     """All documents of all projections, decoded."""
-    found: dict[str, Any] = {}
-    with redis.Redis.from_url(url, socket_timeout=10) as client:
-        for projection in _PROJECTIONS:
-            names = list(client.scan_iter(f"{projection}:*", count=1000))
-            for name, document in zip(names, client.mget(names) if names else (), strict=True):
-                if document is not None:
-                    found[name.decode()] = msgspec.json.decode(document)
-    return found
+    with opened(url, _PATIENCE) as documents:
+        return documents.all()
 
 
 def _list(

@@ -1,6 +1,6 @@
 """An observer process: ``python -m chaos.observer URL JOURNAL``; reads all documents all the time.
 
-It goes behind readside's back, with the vendor's own client, and notes what has changed.
+It goes behind readside's back and notes what has changed.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import redis
 
+from chaos.documents import AWAY, Documents, opened
 from chaos.journal import Journal, fingerprint, marks_fingerprint
-from chaos.workload import MORTAL, STABLE, STREAMS
+from chaos.workload import MORTAL, RARE, STABLE, STREAMS
 
 _PAUSE = 0.04
 _PROJECTIONS = ("lists", "registers", "counters")
 _PAIRS = tuple(sorted({f"pairs:p-{stream.partition('-')[2]}" for stream in STREAMS}))
-_KEYS = tuple(f"{projection}:{key}" for projection in _PROJECTIONS for key in STABLE + MORTAL)
+_KEYS = tuple(
+    f"{projection}:{key}" for projection in _PROJECTIONS for key in STABLE + MORTAL + RARE
+)
 
 
 def observe(url: str, journal: Journal) -> None:
@@ -29,25 +31,23 @@ def observe(url: str, journal: Journal) -> None:
     away = False
     while True:
         try:
-            client = redis.Redis.from_url(
-                url, socket_timeout=3, socket_connect_timeout=3, retry=None
-            )
-            while True:
-                _look(client, journal, seen)
-                if away:
-                    journal.note("back")
-                    away = False
-                time.sleep(_PAUSE)
-        except redis.RedisError as error:
+            with opened(url) as documents:
+                while True:
+                    _look(documents, journal, seen)
+                    if away:
+                        journal.note("back")
+                        away = False
+                    time.sleep(_PAUSE)
+        except AWAY as error:
             if not away:
                 journal.note("away", type(error).__name__)
             away = True
             time.sleep(0.05)
 
 
-def _look(client: Any, journal: Journal, seen: dict[str, Any]) -> None:
+def _look(documents: Documents, journal: Journal, seen: dict[str, Any]) -> None:
     asked = time.time()
-    found = client.mget([*_KEYS, *_PAIRS])
+    found = documents.get([*_KEYS, *_PAIRS])
     for name, document in zip(_KEYS, found, strict=False):
         _changed(journal, seen, name, fingerprint(document), asked)
     for name, document in zip(_PAIRS, found[len(_KEYS) :], strict=True):

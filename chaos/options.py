@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
-BrokerName = Literal["nats", "direct"]
+from chaos.setup import MODES, BrokerName, CaptureName, Setup, StoreName
 
 #: Scenario -> what its argument is, and what it shows.
 SCENARIOS = {
@@ -27,6 +27,9 @@ class Options:
     seconds: float
     seed: int
     broker: BrokerName
+    capture: CaptureName
+    store: StoreName
+    mode: str
     #: Transactions a second, over all writers.
     rate: float
     #: Only these kinds of faults; all that fit where empty.
@@ -34,7 +37,7 @@ class Options:
     json: bool
     keep: Path | None
     #: A directory which stands before the installed readside in the children's path (mutants).
-    source: Path | None
+    code: Path | None
     #: Seconds that the read side may take to catch up when everything is healed.
     patience: float
     #: A standing scenario instead of a run by chance, and its argument.
@@ -44,18 +47,29 @@ class Options:
     #: Bytes of ballast in each event of the scenario "huge".
     ballast: int = 0
 
+    @property
+    def setup(self) -> Setup:
+        """The combination that the run is about."""
+        return Setup(self.broker, self.capture, self.store, self.mode)
+
 
 def parse(arguments: Sequence[str]) -> Options:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long faults go on")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--broker", choices=["nats", "direct"], default="nats")
+    parser.add_argument("--source", choices=get_args(CaptureName), help="default: replication")
+    parser.add_argument("--broker", choices=get_args(BrokerName), help="default: nats")
+    parser.add_argument("--store", choices=get_args(StoreName), help="default: valkey")
+    parser.add_argument(
+        "--mode", choices=MODES, default="async",
+        help="of the projections; inline knows no other source, broker or store",
+    )  # fmt: skip
     parser.add_argument("--rate", type=float, default=60.0, help="transactions a second")
     parser.add_argument("--only", default="", help="fault kinds, separated by commas")
     parser.add_argument("--json", action="store_true", help="nothing but the report on stdout")
     parser.add_argument("--keep-artifacts", type=Path, default=None, metavar="DIR")
-    parser.add_argument("--source", type=Path, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--code", type=Path, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--patience", type=float, default=90.0, help=argparse.SUPPRESS)
     parser.add_argument("--ballast", type=int, default=0, help=argparse.SUPPRESS)
     for name, words in SCENARIOS.items():
@@ -63,18 +77,36 @@ def parse(arguments: Sequence[str]) -> Options:
     found = parser.parse_args(arguments)
     scenario = next((name for name in SCENARIOS if getattr(found, name) is not None), "")
     argument = getattr(found, scenario) if scenario else ""
+    setup = _setup(parser, found, scenario)
     return Options(
         found.seconds,
         found.seed,
-        found.broker,
+        *setup,
         found.rate,
         tuple(kind for kind in found.only.split(",") if kind),
         found.json,
         found.keep_artifacts,
-        found.source,
+        found.code,
         found.patience,
         scenario,
         float(argument) if argument.replace(".", "", 1).isdigit() else 0.0,
         argument,
         found.ballast,
     )
+
+
+def _setup(parser: argparse.ArgumentParser, found: argparse.Namespace, scenario: str) -> Setup:
+    if found.mode == "inline":
+        if found.source or found.broker or found.store:
+            parser.error("--mode inline has neither --source nor --broker nor --store")
+        setup = Setup("direct", "replication", "postgres", "inline")
+    else:
+        setup = Setup(
+            found.broker or "nats",
+            found.source or "replication",
+            found.store or "valkey",
+            found.mode,
+        )
+    if scenario and setup != Setup(setup.broker):
+        parser.error(f"--{scenario} is told of replication, Valkey and mode async only")
+    return setup

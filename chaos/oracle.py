@@ -8,7 +8,7 @@ import psycopg
 
 from chaos.app import BUCKETS, KEPT
 from chaos.journal import fingerprint, marks_fingerprint
-from chaos.workload import MORTAL, STABLE, STREAMS
+from chaos.workload import MORTAL, RARE, STABLE, STREAMS
 
 
 class Entry(NamedTuple):
@@ -35,7 +35,7 @@ class Oracle:
         self.counters: dict[str, tuple[int, int] | None] = {}
         self.pairs: dict[str, dict[str, list[int]]] = {}
         self.totals = {f"bucket-{number}": [0, 0] for number in range(BUCKETS)}
-        for key in (*STABLE, *MORTAL):
+        for key in (*STABLE, *MORTAL, *RARE):
             self._fold(key, history.get(key, []))
         for stream in STREAMS:
             self._feed(stream, history.get(stream, []))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from chaos.options import BrokerName
+from chaos.kinds import Kind, fitting
+from chaos.setup import CaptureName, Setup
 
 #: Seconds at the beginning and the end of the fault phase without new faults.
 _CALM = 2.0
@@ -19,75 +20,15 @@ LONG = 240.0
 _STEADY = 0.4
 
 
-class Kind(NamedTuple):
-    """One kind of fault."""
-
-    name: str
-    #: What it strikes; two faults on the same target do not overlap.
-    targets: tuple[str, ...]
-    #: Bounds of its duration.
-    shortest: float
-    longest: float
-    #: Only where there is a broker with a log.
-    needs_broker: bool = False
-    #: Takes records out of the broker's log, or documents out of the read store.
-    wipes: str = ""
-    #: What it touches besides its target: nobody else may heal that, or break it, meanwhile.
-    touches: tuple[str, ...] = ()
-    #: Seconds that it may need beyond its duration, for whatever it waits for.
-    waits: float = 0.0
-    #: Ends processes of readside.
-    kills: bool = False
-
-
-_LINKS = ("postgres", "valkey", "nats")
-
-_ROLES = ("relay", "projector")
-
-_LOSES = ("messages_lost", "stream_purged", "stream_deleted")
-
-#: They need a backlog, and that nobody but the relay lives on.
-_STREAM_WIPES = tuple(
-    Kind(
-        name, ("nats",), 0.5, 1.0, needs_broker=True, wipes="broker",
-        touches=("valkey", "postgres", *_ROLES), waits=5.0,
-        kills=True,
-    )
-    for name in _LOSES
-)  # fmt: skip
-
-KINDS: tuple[Kind, ...] = (
-    Kind("relay_kill", ("relay",), 0.2, 2.0, kills=True),
-    Kind("relay_pause", ("relay",), 1.0, 14.0),
-    Kind("projector_kill", ("projector",), 0.2, 6.0, kills=True),
-    Kind("projector_pause", ("projector",), 1.0, 9.0),
-    Kind("graceful_restart", ("relay", "projector"), 0.0, 1.0, kills=True),
-    Kind("writer_kill", ("writer",), 0.2, 2.0),
-    Kind("writer_pause", ("writer",), 0.5, 3.0),
-    Kind("postgres_kill", ("postgres",), 0.1, 1.5),
-    Kind("postgres_pause", ("postgres",), 0.5, 3.0),
-    Kind("valkey_kill", ("valkey",), 0.1, 2.0),
-    Kind("valkey_pause", ("valkey",), 0.5, 4.0),
-    Kind("nats_kill", ("nats",), 0.1, 2.0, needs_broker=True),
-    Kind("nats_pause", ("nats",), 0.5, 4.0, needs_broker=True),
-    Kind("link_cut", _LINKS, 0.0, 0.0),
-    Kind("link_refuse", _LINKS, 0.5, 2.0),
-    Kind("link_delay", _LINKS, 2.0, 5.0),
-    Kind("link_blackhole", _LINKS, 2.0, 8.0),
-    Kind("link_mute", _LINKS, 0.3, 1.0),
-    Kind("node_isolated", ("projector", "relay"), 2.0, 9.0),
-    *_STREAM_WIPES,
-    Kind("stream_rolled_back", ("nats",), 0.0, 0.0, needs_broker=True, wipes="broker"),
-    Kind("store_flushed", ("valkey",), 0.0, 0.0, wipes="store"),
-    Kind("store_rolled_back", ("valkey",), 0.0, 0.0, wipes="store"),
-    Kind("poison_raises", ("events",), 4.0, 9.0),
-    Kind("poison_unwritable", ("events",), 4.0, 9.0),
-    Kind("poison_undecodable", ("events",), 0.0, 0.0),
-)
-
 #: Longer than a lease and the next look at it; in direct mode, than PostgreSQL's patience with a
 #: relay that is silent (10 s).
-_ZOMBIE = {"nats": 8.0, "direct": 13.0}
+_ZOMBIE: dict[str, float] = {"nats": 8.0, "direct": 13.0}
+#: When, as a share of a run, a run by polling changes to replication, if it does not begin with it.
+_CHANGED = 0.82
+#: Runs that are shorter have no room for all that the pollers have to show.
+_SPACIOUS = 60.0
+#: Longer than the lease of a poller.
+_TICK = 6.0
 #: For the zombie to wake up and try, or for the others to be ready before.
 _ZOMBIE_WAITS = 5.0
 
@@ -114,38 +55,45 @@ class Regime(NamedTuple):
     wipes: frozenset[str]
     #: Whether relay and projector are processes of their own.
     separate: bool
+    #: The capture at the beginning; where it is another than the run's, it is changed early on.
+    begins: CaptureName = "replication"
 
 
-def regime(seed: int, broker: BrokerName) -> Regime:
+def regime(seed: int, setup: Setup) -> Regime:
     """The regime of a seed: in turn all wipes, store only, all again, broker only."""
-    separate = broker == "nats" and seed % 3 == 0
+    if setup.inline:
+        return Regime(2.0, frozenset(), separate=False)
+    separate = setup.broker == "nats" and seed % 3 == 0
     if seed % 2 == 0:
         return Regime(3600.0, frozenset({"store", "broker"}), separate)
-    if broker == "direct":
-        return Regime(2.0, frozenset(), separate)
-    return Regime(2.0, frozenset({"store" if seed % 4 == 1 else "broker"}), separate)
+    if setup.broker == "direct":
+        return Regime(2.0, frozenset(), separate, setup.capture)
+    wipes = frozenset({"store" if seed % 4 == 1 else "broker"})
+    return Regime(2.0, wipes, separate, setup.capture)
 
 
-def expected(seed: int, broker: BrokerName) -> list[str]:
+def expected(seed: int, setup: Setup) -> list[str]:
     """The effects that a run of this kind has to have."""
+    if setup.inline:
+        return ["connections_cut", "commands_failed"]
     names = ["connections_cut", "retries", "leases_moved", "documents_parked", "writes_fenced"]
-    if broker == "direct" or "broker" in regime(seed, broker).wipes:
+    if setup.broker == "direct" or "broker" in regime(seed, setup).wipes:
         names += ["holes_asked_for", "resends"]
+    if setup.capture == "polling":
+        names += ["polls_refused", "pollers_changed"]
     return names
 
 
-def make_plan(
-    seconds: float, seed: int, broker: BrokerName, only: tuple[str, ...] = ()
-) -> list[Fault]:
+def make_plan(seconds: float, seed: int, setup: Setup, only: tuple[str, ...] = ()) -> list[Fault]:
     """The faults of a run in order of time.
 
     First come those which have to take effect, each in a time of its own; around them every kind
     that fits comes once before any comes again, and a quarter strike together with the one before.
     """
-    chance = random.Random(f"{seed} {broker}")
-    certain = [] if only or seconds < ROOM else _certain(seconds, seed, broker, chance)
+    chance = random.Random(f"{seed} {setup.chance}")
+    certain = [] if only or seconds < ROOM else _certain(seconds, seed, setup, chance)
     times = _Times(seconds, [(fault.at - 1.0, _end(fault)) for fault in certain])
-    kinds = [kind for kind in KINDS if _fits(kind, seed, broker, only)]
+    kinds = [kind for kind in fitting(setup) if _allowed(kind, seed, setup, only)]
     wanted = max(3, round(seconds * 0.65))
     gap = times.free / wanted
     plan = list(certain)
@@ -158,13 +106,16 @@ def make_plan(
         if at >= steady_from(seconds):
             kinds = [kind for kind in kinds if not kind.kills]
             deck = [kind for kind in deck if not kind.kills]
+        if at >= seconds * _CHANGED - _ZOMBIE["direct"]:
+            kinds = [kind for kind in kinds if "capture" not in kind.touches]
+            deck = [kind for kind in deck if "capture" not in kind.touches]
         if not deck:
             deck = chance.sample(kinds, len(kinds))
         until = times.until(at)
         for moment in (at, *(at + late for late in _LATER if at + late < until - 1.0)):
             others = chance.sample(kinds, len(kinds))  # where all that is left of the deck is busy
-            fault = _place(deck, moment, until, chance, busy, broker) or _place(
-                others, moment, until, chance, busy, broker
+            fault = _place(deck, moment, until, chance, busy) or _place(
+                others, moment, until, chance, busy
             )
             if fault is not None:
                 plan.append(fault)
@@ -177,15 +128,28 @@ def steady_from(seconds: float) -> float:
     return seconds * (1 - _STEADY) if seconds >= LONG else seconds + 1
 
 
-def _certain(seconds: float, seed: int, broker: BrokerName, chance: random.Random) -> list[Fault]:
+def _certain(seconds: float, seed: int, setup: Setup, chance: random.Random) -> list[Fault]:
     """Faults whose effects a run has to show; nothing else strikes while they last."""
+    if setup.inline:
+        return []
     at = round(seconds * chance.uniform(0.2, 0.3), 2)
-    faults = [Fault(at, "zombie", "projector", _ZOMBIE[broker], chance.random())]
-    if broker == "nats" and "broker" in regime(seed, broker).wipes:
+    faults = [Fault(at, "zombie", "projector", _ZOMBIE[setup.broker], chance.random())]
+    if setup.broker == "nats" and "broker" in regime(seed, setup).wipes:
         # Not a whole stream: a relay that sees its own tail gone sends again before anybody asks.
         share = 0.5 if seconds >= LONG else 0.65
         at = round(seconds * (share + chance.uniform(0, 0.05)), 2)
         faults.append(Fault(at, "messages_lost", "nats", 1.0, chance.random()))
+    if setup.capture == "polling":
+        late = regime(seed, setup).begins == "polling"
+        at = round(seconds * _CHANGED, 2) if late else _CALM
+        faults.append(Fault(at, "capture_changed", "capture", 0.0, chance.random()))
+        # Between the zombie and that, or when all the others are over.
+        at = _end(faults[0] if late else max(faults)) + 1.0
+        tick = Fault(round(at, 2), "tick_frozen", "relay", _TICK, chance.random())
+        if seconds >= _SPACIOUS and _end(tick) < (
+            seconds * _CHANGED if late else seconds + _ZOMBIE_WAITS
+        ):
+            faults.append(tick)
     return faults
 
 
@@ -214,26 +178,16 @@ class _Times:
         return min([self._end, *(start for start, _ in self._taken if start > at)])
 
 
-def _fits(kind: Kind, seed: int, broker: BrokerName, only: tuple[str, ...]) -> bool:
-    allowed = regime(seed, broker).wipes
-    return (
-        (not only or kind.name in only)
-        and (broker == "nats" or not kind.needs_broker)
-        and (not kind.wipes or kind.wipes in allowed)
-    )
+def _allowed(kind: Kind, seed: int, setup: Setup, only: tuple[str, ...]) -> bool:
+    allowed = regime(seed, setup).wipes
+    return (not only or kind.name in only) and (not kind.wipes or kind.wipes in allowed)
 
 
 def _place(
-    deck: list[Kind],
-    at: float,
-    until: float,
-    chance: random.Random,
-    busy: dict[str, float],
-    broker: BrokerName,
+    deck: list[Kind], at: float, until: float, chance: random.Random, busy: dict[str, float]
 ) -> Fault | None:
     for kind in deck:
-        targets = [target for target in kind.targets if broker == "nats" or target != "nats"]
-        target = chance.choice(targets)
+        target = chance.choice(kind.targets)
         lanes = [f"link {target}" if kind.name.startswith("link") else target, *kind.touches]
         if any(busy.get(lane, 0.0) > at for lane in lanes):
             continue

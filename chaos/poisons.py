@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from typing import Any
@@ -14,6 +15,7 @@ from chaos.plan import Fault
 from chaos.timeline import Timeline, last
 from chaos.workload import STABLE, Change, perform
 from chaos.world import World
+from readside.core.errors import HandlerError, ReadsideError
 
 #: What a program that knows nothing of our classes may write: type, version, payload.
 _STRANGE = (
@@ -33,11 +35,16 @@ class Poisons:
         self._world = world
         self._timeline = timeline
         self._stopping = stopping
+        # Where commands fold, the handlers run here, too.
+        os.environ["CHAOS_MENDED"] = str(world.mended)
 
     async def strike(self, fault: Fault) -> None:
         """Commit an event that the handlers stumble over; mend them after a while."""
         tag = f"{fault.kind.removeprefix('poison_')}-{fault.at}-{fault.dice:.6f}"
         key = STABLE[int(fault.dice * len(STABLE))]
+        if self._world.setup.inline:
+            await self._refused(fault, key, tag)
+            return
         while not await self._commit(key, tag):
             if self._stopping.is_set():
                 self._timeline.note(fault, 0, f"{key} could not be poisoned in time")
@@ -52,6 +59,26 @@ class Poisons:
             )  # the projectors are behind: the mend would come before the fall
         (self._world.mended / tag).touch()
         self._timeline.poisons[tag][2] = time.time()
+
+    async def _refused(self, fault: Fault, key: str, tag: str) -> None:
+        """Where commands fold, the command is refused, and nothing of it is there; after the mend it is not."""
+        refused, there = False, True
+        while not refused and not self._stopping.is_set():
+            try:
+                await self._commit(key, tag)
+            except ReadsideError as error:
+                refused = isinstance(error, HandlerError)
+            await last(0.2, self._stopping)
+        while there and not self._stopping.is_set():
+            row = await self._world.ask(
+                "SELECT count(*) FROM chaos.history WHERE poison = %s", [tag]
+            )
+            there = row is None or row[0] > 0
+        self._timeline.note(fault, int(refused and not there), f"a change of {key} was refused")
+        await last(fault.duration, self._stopping)
+        (self._world.mended / tag).touch()
+        while not await self._commit(key, tag) and not self._stopping.is_set():
+            await last(0.2, self._stopping)
 
     async def undecodable(self, fault: Fault) -> None:
         """Write a row by hand which fits no class."""

@@ -36,6 +36,8 @@ class Child:
         self.paused = False
         #: How it ended when nobody had asked it to.
         self.unexpected: list[int] = []
+        #: What it had said in the life before this one, if that had ended by itself.
+        self.last_words = ""
         self.starts = 0
         #: When the process that runs now was started; Unix time.
         self.started_at = 0.0
@@ -75,8 +77,13 @@ class Child:
         if not self.wanted or self.running or self._process is None:
             return False
         self.unexpected.append(self._process.returncode)
+        self.last_words = self.log.read_text(errors="replace").rpartition("--- start")[2]
         self.start()
         return True
+
+    def tell(self, name: str, value: str) -> None:
+        """Change its environment; it learns of that when it is started again."""
+        self._environment[name] = value
 
     def kill(self) -> None:
         """End it at once, and keep it ended until `start`."""

@@ -13,8 +13,13 @@ from contextlib import suppress
 from typing import NamedTuple
 
 _HIGH_WATER = 1 << 20
-#: What the read store answers to a write that expects another checkpoint (apply.lua).
-_FENCED = b"FENCED\r\n"
+#: What a server answers to whoever has lost its work to another: the read store to a write which expects
+#: another checkpoint (apply.lua, readside_store.insist), the write store to a poller.
+_REFUSALS = {
+    "valkey": b"FENCED\r\n",
+    "tables": b"MFENCED\0",
+    "postgres": b"another poller has taken over",
+}
 
 
 class Condition(NamedTuple):
@@ -46,8 +51,9 @@ class Proxy:
         self.connections: set[_Connection] = set()
         #: Effects: connections cut and refused, pieces delayed, bytes held back.
         self.cuts = self.refusals = self.delays = self.held = 0
-        #: Writes which the read store has refused, by its own word.
+        #: What the server has refused, by its own word.
         self.fenced = 0
+        self.refusal = _REFUSALS.get(name.rpartition("/")[2], b"")
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -153,7 +159,7 @@ class _Connection:
     def _look(self, pieces: _Pieces, data: bytes) -> None:
         trap = self.proxy.condition.trap
         if pieces is self.answers:
-            self.proxy.fenced += data.count(_FENCED)
+            self.proxy.fenced += bool(self.proxy.refusal) and data.count(self.proxy.refusal)
         elif trap and trap in data:
             self.trapped = True
 

@@ -29,8 +29,7 @@ class Report:
         options: Options,
         timeline: Timeline,
         outcome: Outcome,
-        logged: Counter[str],
-        notes: dict[str, Any],
+        effects: dict[str, Any],
         world: World,
     ) -> None:
         self.options = options
@@ -40,9 +39,7 @@ class Report:
         for _, kind, _, effect, _ in timeline.entries:
             felt[kind] += effect
         self.felt = {kind: felt[kind] for kind in sorted(self.faults)}
-        self.effects: dict[str, Any] = dict(logged) | notes
-        self.effects["connections_cut"] = world.cuts
-        self.effects["writes_fenced"] = world.fenced
+        self.effects = effects
         self.exits = {
             child.name: child.unexpected for child in world.children() if child.unexpected
         }
@@ -56,7 +53,7 @@ class Report:
         if self.options.seconds >= ROOM and not self.options.only:
             reasons += [
                 f"no {name}"
-                for name in expected(self.options.seed, self.options.broker)
+                for name in expected(self.options.seed, world.setup)
                 if not self.effects[name]
             ]
             if sum(self.faults.values()) < self.options.seconds / 2:
@@ -86,7 +83,8 @@ class Report:
         counts = self.outcome.verdicts.counts
         return {
             "seed": self.options.seed,
-            "broker": self.options.broker,
+            "setup": str(self.options.setup),
+            **self.options.setup._asdict(),
             "seconds": self.options.seconds,
             "committed": self.outcome.oracle.committed,
             **{kind: counts[kind] for kind in KINDS},

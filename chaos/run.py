@@ -15,8 +15,7 @@ from typing import Any
 
 import psycopg
 
-from chaos.effects import noted, said
-from chaos.encore import encore, logs
+from chaos.encore import effects, encore
 from chaos.ending import catch_up, end_observers, end_writers, sightings
 from chaos.faults import Faults
 from chaos.figures import figures
@@ -38,6 +37,8 @@ _ENCORE = 120.0
 #: Seconds of the part without kills until everything is warm, and of quiet at the end of a long run.
 _WARM = 20.0
 _QUIET = 10.0
+#: What the servers have written: of no use to whoever looks for what went wrong.
+_FILES = ("postgres", "nats", "nats-copy-*", "valkey", "*.rdb", "tables", "tables-copy-*")
 
 
 @dataclass
@@ -66,9 +67,9 @@ async def run(options: Options) -> int:
     report: Report | None = None
     try:
         await world.start()
-        say(f"seed {options.seed}, {options.broker}, {world.regime}; artefacts in {directory}")
+        say(f"seed {options.seed}, {options.setup}, {world.regime}; artefacts in {directory}")
         outcome = await _Run(world, timeline).go()
-        report = Report(options, timeline, outcome, said(logs(world)), noted(world.dsn), world)
+        report = Report(options, timeline, outcome, effects(world), world)
         return report.code
     finally:
         if report is None or report.code:
@@ -85,13 +86,14 @@ def _tidy(directory: Path, keep: Path | None, *, failed: bool) -> None:
             directory,
             keep,
             dirs_exist_ok=True,
-            ignore=shutil.ignore_patterns("postgres", "nats", "nats-copy-*", "valkey", "*.rdb"),
+            ignore=shutil.ignore_patterns(*_FILES),
         )
     if failed:
-        for server in ("postgres", "nats", "valkey", *directory.glob("nats-copy-*")):
-            shutil.rmtree(directory / server, ignore_errors=True)
-        for snapshot in directory.glob("*.rdb"):
-            snapshot.unlink()
+        for place in [found for pattern in _FILES for found in directory.glob(pattern)]:
+            if place.is_dir():
+                shutil.rmtree(place, ignore_errors=True)
+            else:
+                place.unlink()
         say(f"artefacts are in {keep or directory}")
     if keep is not None or not failed:
         shutil.rmtree(directory, ignore_errors=True)
@@ -118,14 +120,16 @@ class _Run:
             asyncio.create_task(self._snapshots()),
             asyncio.create_task(self._rates()),
             asyncio.create_task(self._measure()),
-            asyncio.create_task(self._operator.work()),
         ]
+        if not self._world.setup.inline:  # nothing is ever parked there
+            helpers.append(asyncio.create_task(self._operator.work()))
         try:
             await self._strike()
             say("healing: nothing fails from now on")
             await self._end_writers()
             caught_up, verdicts = await catch_up(self._world)
-            await check_listed(self._world, self._timeline.undecodable, verdicts)
+            if not self._world.setup.inline:
+                await check_listed(self._world, self._timeline.undecodable, verdicts)
             await self._check_helpers(helpers)
         finally:
             for helper in helpers:
@@ -145,7 +149,7 @@ class _Run:
 
     async def _strike(self) -> None:
         options = self._options
-        plan = make_plan(options.seconds, options.seed, options.broker, options.only)
+        plan = make_plan(options.seconds, options.seed, options.setup, options.only)
         self._timeline.began = began = time.time()
         faults = Faults(self._world, self._timeline, self._stopping)
         tasks: list[asyncio.Task[None]] = []
@@ -175,7 +179,8 @@ class _Run:
 
     async def _snapshots(self) -> None:
         for number in itertools.count():
-            await asyncio.to_thread(self._world.servers.snapshot)
+            if "store" in self._world.regime.wipes or self._options.store == "valkey":
+                await asyncio.to_thread(self._world.servers.snapshot)
             if number % 3 == 0 and "broker" in self._world.regime.wipes:
                 await asyncio.to_thread(self._world.servers.copy_log)
             await asyncio.sleep(_SNAPSHOT_EVERY)

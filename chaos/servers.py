@@ -1,16 +1,19 @@
-"""The three servers, on fixed ports and directories, with a read store that can go back in time."""
+"""The servers of a run, on fixed ports and directories, with a read store that can go back in time."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import redis
 
+from chaos import tables
 from chaos.reaper import state_of
+from chaos.setup import Setup
 from readside.adapters.embedded.log import Log
 from readside.adapters.embedded.nats import Nats
 from readside.adapters.embedded.ports import free_port
@@ -35,17 +38,29 @@ class StrictValkey(Valkey):
         return Command([*words, "--auto-aof-rewrite-percentage", "0"], command.home)
 
 
-class Servers:
-    """PostgreSQL, NATS and Valkey of one run."""
+def _tables(directory: Path) -> Recipe:
+    own = directory / "tables"
+    own.mkdir()
+    return Postgres(own, free_port(), durable=False)
 
-    def __init__(self, directory: Path, *, nats: bool) -> None:
+
+#: In the order in which they are started.
+_RECIPES: dict[str, Callable[[Path], Recipe]] = {
+    "postgres": lambda directory: Postgres(directory, free_port(), durable=False),
+    "valkey": lambda directory: StrictValkey(directory, free_port()),
+    "tables": _tables,
+    "nats": lambda directory: Nats(directory, free_port()),
+}
+
+
+class Servers:
+    """PostgreSQL, and what a setup has besides: Valkey or another PostgreSQL, NATS."""
+
+    def __init__(self, directory: Path, setup: Setup) -> None:
         self.directory = directory
-        self._recipes: dict[str, Recipe] = {
-            "postgres": Postgres(directory, free_port(), durable=False),
-            "valkey": StrictValkey(directory, free_port()),
+        self._recipes = {
+            name: make(directory) for name, make in _RECIPES.items() if name in setup.servers
         }
-        if nats:
-            self._recipes["nats"] = Nats(directory, free_port())
         self.servers = {
             name: Server(recipe, directory / f"{name}.log")
             for name, recipe in self._recipes.items()
@@ -54,6 +69,7 @@ class Servers:
         self.starting = {name: asyncio.Lock() for name in self.servers}
         #: Snapshots of the read store: when, and the file.
         self.snapshots: list[tuple[float, Path]] = []
+        self._copies = 0
         #: Copies of the broker's files: when, and the folder.
         self.copies: list[tuple[float, Path]] = []
 
@@ -84,6 +100,31 @@ class Servers:
 
     def snapshot(self) -> None:
         """Keep the read store's present state; an unreachable one is left alone."""
+        if "tables" in self.servers:
+            self._copy_tables()
+        elif "valkey" in self.servers:
+            self._save_valkey()
+
+    def _copy_tables(self) -> None:
+        if not self["tables"].running or self.frozen("tables"):
+            return
+        self._copies += 1
+        place = self.directory / f"tables-copy-{self._copies}"
+        whole = False
+        try:
+            self["tables"].pause()
+            whole = tables.copy(self._recipes["tables"].home, place) and self.frozen("tables")
+        except UnavailableError:
+            pass
+        finally:
+            self.resume("tables")
+        if whole:
+            self.snapshots.append((time.time(), place))
+            tables.thin(self.snapshots)
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def _save_valkey(self) -> None:
         home = self._recipes["valkey"].home
         try:
             with redis.Redis.from_url(
@@ -98,6 +139,12 @@ class Servers:
 
     async def roll_back(self, snapshot: Path) -> None:
         """Kill the read store, and start it from an older state."""
+        if "tables" in self.servers:
+            async with self.starting["tables"]:
+                self["tables"].kill()
+                await asyncio.to_thread(tables.put_back, self._recipes["tables"].home, snapshot)
+                await self["tables"].start()
+            return
         server = self["valkey"]
         async with self.starting["valkey"]:
             server.kill()

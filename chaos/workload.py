@@ -30,6 +30,8 @@ MORTAL = tuple(f"e-{number}" for number in range(24))
 #: Streams of pairs: `l-3` and `r-3` feed `p-3`.
 STREAMS = tuple(f"{side}-{number}" for side in "lr" for number in range(12))
 KEYS = STABLE + MORTAL + STREAMS
+#: Keys of transactions that stay open for long: nobody else shall wait for them.
+RARE = tuple(f"t-{number}" for number in range(6))
 
 Execute = Callable[[str, Sequence[Any]], Awaitable[Any]]
 

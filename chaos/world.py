@@ -15,13 +15,31 @@ from chaos.options import Options
 from chaos.plan import Regime, regime
 from chaos.process import Child
 from chaos.proxy import Proxy
-from chaos.reaper import bury
+from chaos.reaper import awaited, bury
 from chaos.servers import Servers
-from chaos.workload import KEYS, SCHEMA
+from chaos.workload import KEYS, RARE, SCHEMA
 
 PARTITIONS = 4
 _ROOT = Path(__file__).parent.parent
-_URLS = {"postgres": "WRITE_STORE", "nats": "BROKER", "valkey": "READ_STORE"}
+_URLS = {
+    "postgres": "WRITE_STORE",
+    "nats": "BROKER",
+    "valkey": "READ_STORE",
+    "tables": "READ_STORE",
+}
+
+
+#: What a process says that was told of another capture than the app is installed for meanwhile.
+_OTHER_CAPTURE = "is installed for capture by"
+_WALSENDER = (
+    "SELECT a.client_port FROM pg_replication_slots s"
+    " JOIN pg_stat_activity a ON a.pid = s.active_pid"
+)
+#: One that is frozen may still be connected; the newest is the one at work.
+_POLLER = (
+    "SELECT client_port FROM pg_stat_activity WHERE application_name = 'readside poller'"
+    " ORDER BY backend_start DESC LIMIT 1"
+)
 
 
 class Node:
@@ -52,14 +70,21 @@ class World:
     def __init__(self, options: Options, directory: Path, cast: Cast | None = None) -> None:
         self.cast = cast or Cast()
         self.options = options
+        self.setup = options.setup
         self.directory = directory
-        self.regime: Regime = regime(options.seed, options.broker)
-        self.servers = Servers(directory, nats=options.broker == "nats")
+        self.regime: Regime = regime(options.seed, self.setup)
+        self.servers = Servers(directory, self.setup)
         self.mended = directory / "mended"
         self.temporary = directory / "tmp"
         self.nodes: list[Node] = []
         self.writers: list[Child] = []
         self.observers: list[Child] = []
+        #: Where the writers' network can fail, too: nobody else needs it.
+        self._writers_proxies: list[Proxy] = []
+        #: The capture that the app is installed for, as its processes are told.
+        self.capture = self.regime.begins if self.setup.capture == "polling" else "replication"
+        #: How often somebody has tried to change it; then a process may refuse, as it should.
+        self.changes = 0
 
     def children(self) -> Iterator[Child]:
         """All child processes but the servers."""
@@ -68,18 +93,29 @@ class World:
         yield from self.observers
 
     def proxies(self, server: str) -> list[Proxy]:
-        """The proxies in front of a server, one a node."""
-        return [node.proxies[server] for node in self.nodes]
+        """The proxies in front of a server, one a node, or one a writer where there are no nodes."""
+        return [node.proxies[server] for node in self.nodes] or self._writers_proxies
 
     @property
     def cuts(self) -> int:
         """Connections that were cut by the proxies."""
-        return sum(proxy.cuts for node in self.nodes for proxy in node.proxies.values())
+        everywhere = [proxy for server in self.servers.servers for proxy in self.proxies(server)]
+        return sum(proxy.cuts for proxy in everywhere)
 
     @property
     def fenced(self) -> int:
         """Writes which the read store has refused, by its own word."""
-        return sum(node.proxies["valkey"].fenced for node in self.nodes)
+        return sum(node.proxies[self.setup.read_store].fenced for node in self.nodes)
+
+    @property
+    def polls_refused(self) -> int:
+        """Ticks which PostgreSQL has refused, as another poller had taken over."""
+        return sum(node.proxies["postgres"].fenced for node in self.nodes)
+
+    @property
+    def documents(self) -> str:
+        """The URL of what holds the documents, not through a proxy."""
+        return self.servers.address(self.setup.read_store)
 
     async def start(self) -> None:
         """Start servers, install, start readside and its users."""
@@ -90,22 +126,27 @@ class World:
         async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
             await connection.execute(SCHEMA.encode())
             await connection.execute(
-                "INSERT INTO chaos.keys (key) SELECT unnest(%s::text[])", [list(KEYS)]
+                "INSERT INTO chaos.keys (key) SELECT unnest(%s::text[])", [[*KEYS, *RARE]]
             )
-        await self._install()
+        if await self.install():
+            raise RuntimeError("readside init failed")
         for name, role in self._roles():
             await self._add_node(name, role)
         for node in self.nodes:
             node.child.start()
-        self._add_users()
+        await self._add_users()
         for child in (*self.observers, *self.writers):
             child.start()
 
-    async def _install(self) -> None:
+    async def install(self, **settings: str) -> int:
+        """Run `readside init`, as an operator would; its exit code."""
         command = [sys.executable, "-m", "readside", "init", self.cast.app]
-        process = await asyncio.create_subprocess_exec(*command, env=self.environment())
-        if await process.wait():
-            raise RuntimeError("readside init failed")
+        with (self.directory / "init.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *command, env=self.environment() | settings, stdout=log, stderr=log
+            )
+        with awaited(process.pid):
+            return await process.wait()
 
     @property
     def dsn(self) -> str:
@@ -115,6 +156,8 @@ class World:
     def _roles(self) -> Sequence[tuple[str, str]]:
         if self.cast.nodes:
             return self.cast.nodes
+        if self.setup.inline:
+            return []
         if self.options.broker == "direct":
             return [("one", "all"), ("two", "all")]
         if self.regime.separate:
@@ -133,11 +176,7 @@ class World:
         }
         environment = self.environment()
         for server, proxy in proxies.items():
-            await proxy.open()
-            url = self.servers.address(server)
-            environment[f"READSIDE_{_URLS[server]}"] = url.replace(
-                f":{self.servers[server].port}", f":{proxy.port}"
-            )
+            environment |= await self._behind(proxy, server)
         node = Node(name, role, proxies)
         node.child = Child(
             name,
@@ -147,10 +186,16 @@ class World:
         )
         self.nodes.append(node)
 
+    async def _behind(self, proxy: Proxy, server: str) -> dict[str, str]:
+        """Open a proxy; the setting which leads through it."""
+        await proxy.open()
+        old, new = f":{self.servers[server].port}", f":{proxy.port}"
+        return {f"READSIDE_{_URLS[server]}": self.servers.address(server).replace(old, new)}
+
     def environment(self) -> dict[str, str]:
         """The environment of children that talk to the servers directly."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("READSIDE_", "PG"))}
-        source = [str(self.options.source)] if self.options.source else []
+        source = [str(self.options.code)] if self.options.code else []
         settings = {
             "PYTHONPATH": os.pathsep.join([*source, str(_ROOT)]),
             "PYTHONUNBUFFERED": "1",
@@ -159,27 +204,34 @@ class World:
             "READSIDE_PARTITIONS": str(PARTITIONS),
             "READSIDE_SETTLE_DELAY": str(self.regime.settle_delay),
             "READSIDE_WRITE_STORE": self.dsn,
-            "READSIDE_READ_STORE": self.servers.address("valkey"),
+            "READSIDE_READ_STORE": self.documents,
             "READSIDE_BROKER": "direct:",
+            "READSIDE_CAPTURE": self.capture,
+            "CHAOS_MODE": self.setup.mode,
         }
         if self.options.broker == "nats":
             settings["READSIDE_BROKER"] = self.servers.address("nats")
         return kept | settings | dict(self.cast.environment)
 
-    def _add_users(self) -> None:
+    async def _add_users(self) -> None:
         python, environment = sys.executable, self.environment()
         rate = str(self.options.rate / max(1, self.cast.writers))
         for number in range(self.cast.writers):
             name = f"writer-{number}"
             arguments = [python, "-m", "chaos.writer", name, rate]
             seed = f"{self.options.seed}{number}"
+            settings = environment
+            if self.setup.inline:
+                proxy = Proxy(f"{name}/postgres", self.servers["postgres"].port)
+                self._writers_proxies.append(proxy)
+                settings = environment | await self._behind(proxy, "postgres")
             journal = str(self.directory / f"{name}.journal")
             log = self.directory / f"{name}.log"
-            self.writers.append(Child(name, [*arguments, seed, journal], log, environment))
+            self.writers.append(Child(name, [*arguments, seed, journal], log, settings))
         for number in range(self.cast.observers):
             name = f"observer-{number}"
             journal = str(self.directory / f"{name}.journal")
-            arguments = [python, "-m", "chaos.observer", self.servers.address("valkey"), journal]
+            arguments = [python, "-m", "chaos.observer", self.documents, journal]
             self.observers.append(
                 Child(name, arguments, self.directory / f"{name}.log", environment)
             )
@@ -187,7 +239,17 @@ class World:
     def tend(self) -> list[str]:
         """Bury orphans and start again what ended by itself; return its names."""
         bury({child.pid for child in self.children()} | self.servers.pids())
-        return [child.name for child in self.children() if child.tend()]
+        ended = [child for child in self.children() if child.tend()]
+        for child in ended:
+            if self.changes and _OTHER_CAPTURE in child.last_words:
+                child.unexpected.pop()
+        return [child.name for child in ended]
+
+    def tell_capture(self, capture: str) -> None:
+        """Let everybody know who is started from now on."""
+        self.capture = capture
+        for child in self.children():
+            child.tell("READSIDE_CAPTURE", capture)
 
     async def relay(self) -> Node | None:
         """The node whose relay holds the slot now, or None where that cannot be told."""
@@ -216,10 +278,7 @@ class World:
             self.dsn, autocommit=True, connect_timeout=2
         )
         async with connection:
-            found = await connection.execute(
-                "SELECT a.client_port FROM pg_replication_slots s"
-                " JOIN pg_stat_activity a ON a.pid = s.active_pid"
-            )
+            found = await connection.execute(_POLLER if self.capture == "polling" else _WALSENDER)
             return {row[0] for row in await found.fetchall()}
 
     def stop(self) -> None:
@@ -229,5 +288,7 @@ class World:
         for node in self.nodes:
             for proxy in node.proxies.values():
                 proxy.close()
+        for proxy in self._writers_proxies:
+            proxy.close()
         self.servers.stop()
         bury(set())

@@ -18,8 +18,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-import readside
-from chaos.app import app, counters, lists, registers
+from chaos.app import MODE, app, counters, lists, registers
 from chaos.journal import Journal, fingerprint
 from chaos.workload import STABLE, Done, large, perform, small
 from readside.core.errors import HistoryLostError, ReadsideError, StaleReadError
@@ -83,7 +82,7 @@ class Writer:
             await self._spoil(execute)
         self._journal.note("committed", len(done.events))
         if self._chance.random() < 0.7:
-            await self._read_own(done, tx.token)
+            await self._read_own(done, tx)
 
     async def _spoil(self, execute: Any) -> None:
         """Now and then let the transaction fail, at once or only at its commit."""
@@ -122,11 +121,17 @@ class Writer:
             await self._spoil(execute)
         self._journal.note("committed", len(done.events))
 
-    async def _read_own(self, done: Done, token: readside.Token) -> None:
+    async def _read_own(self, done: Done, tx: Any) -> None:
         keys = [key for key in done.versions if key in STABLE or key.startswith("e-")]
         if not keys:
             return
         projection: Any = self._chance.choice((lists, registers, counters))
+        # The block has waited, and says for whom in vain.
+        waited = MODE == "wait"
+        if waited and projection.name in tx.late:
+            self._journal.note("refused", projection.name, "late")
+            return
+        token = None if waited else tx.token
         try:
             found = await projection.get_many(keys, after=token, timeout=2.0)
         except (StaleReadError, HistoryLostError) as error:

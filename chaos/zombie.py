@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import NamedTuple
 
-from chaos.proxy import GOOD, Condition
+from chaos.proxy import GOOD, Condition, Proxy
 from chaos.world import Node, World
 
 _READY = 5.0
@@ -16,8 +16,9 @@ _WRITES = (8.0, 0.3)
 _TAKEN_OVER = 20.0
 #: Seconds that the writes have on their way.
 _ARRIVE = 1.0
-#: How readside writes to the read store: by a script, and nothing else writes there.
-_SCRIPT = b"EVALSHA"
+#: What is in a write to the read store and in nothing else that goes there: a script is called, or
+#: documents come as an array of JSON.
+_WRITE = {"valkey": b"EVALSHA", "tables": b"[{"}
 
 _OWNS = (
     "SELECT count(*) FROM readside.leases WHERE owner LIKE %s AND expires_at > clock_timestamp()"
@@ -29,6 +30,8 @@ class Zombie(NamedTuple):
 
     node: Node
     pid: int
+    #: Its way to the read store.
+    proxy: Proxy
     #: Partitions that it owned.
     owned: int
     #: Connections on which a write is held back.
@@ -37,9 +40,10 @@ class Zombie(NamedTuple):
 
 async def freeze(world: World, node: Node) -> Zombie | None:
     """Stop a node at a moment when it has sent writes which have not arrived; None if it would not."""
-    proxy = node.proxies["valkey"]
+    store = world.setup.read_store
+    proxy = node.proxies[store]
     owned = await owned_by(world, node)
-    proxy.set(Condition(trap=_SCRIPT))
+    proxy.set(Condition(trap=_WRITE[store]))
     ended = time.monotonic() + _WRITES[0]
     while not proxy.trapped and time.monotonic() < ended:
         await asyncio.sleep(0.01)
@@ -48,12 +52,12 @@ async def freeze(world: World, node: Node) -> Zombie | None:
     if node.child.pause() != "T":
         proxy.set(GOOD)
         return None
-    return Zombie(node, pid, owned, proxy.trapped)
+    return Zombie(node, pid, proxy, owned, proxy.trapped)
 
 
 async def thaw(zombie: Zombie) -> int:
     """Let its writes arrive, and let it go on; how many of them were fenced."""
-    proxy = zombie.node.proxies["valkey"]
+    proxy = zombie.proxy
     before = proxy.fenced
     proxy.set(GOOD)
     await asyncio.sleep(_ARRIVE)

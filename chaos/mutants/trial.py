@@ -100,7 +100,7 @@ def _chaos(arguments: str, source: Path) -> bool:
     options = ["--only", kinds, "--seconds", str(_SECONDS), "--patience", str(_PATIENCE)]
     with tempfile.TemporaryDirectory(prefix="readside-mutant-run-") as artefacts:
         ended = subprocess.run(
-            [*command, *options, "--source", str(source), "--keep-artifacts", artefacts],
+            [*command, *options, "--code", str(source), "--keep-artifacts", artefacts],
             cwd=_ROOT,
             env=_environment(source),
             capture_output=True,

@@ -135,7 +135,7 @@ async def _give_up(world: World, story: Story) -> None:
     wrong: list[str] = []
 
     async def right() -> bool:
-        documents = await asyncio.to_thread(read_documents, world.servers.address("valkey"))
+        documents = await asyncio.to_thread(read_documents, world.documents)
         wrong[:] = _compare(documents, oracle, before)
         return not wrong
 

@@ -1,4 +1,4 @@
-"""A short run of chaos on each broker: whatever fails, nothing is wrong in the end."""
+"""A short run of chaos of each kind: whatever fails, nothing is wrong in the end."""
 
 from __future__ import annotations
 
@@ -13,11 +13,22 @@ _ROOT = Path(__file__).parent.parent.parent
 _WRONGS = ("lost", "phantom", "double_applied", "order_violations", "stale_reads")
 
 
-@pytest.mark.parametrize(("broker", "seed"), [("nats", 8), ("direct", 8)])
-def test_nothing_is_wrong_after_a_short_run(broker: str, seed: int) -> None:
-    command = [sys.executable, "-m", "chaos", "--broker", broker, "--seed", str(seed)]
+#: Every source, broker, store and mode is there, and all pairs of the first three.
+@pytest.mark.parametrize(
+    ("setup", "seconds"),
+    [
+        ("--broker nats", 15),
+        ("--broker direct", 15),
+        ("--source polling", 10),
+        ("--source polling --broker direct --store postgres", 10),
+        ("--store postgres", 10),
+        ("--mode inline", 10),
+    ],
+)
+def test_nothing_is_wrong_after_a_short_run(setup: str, seconds: int) -> None:
+    command = [sys.executable, "-m", "chaos", *setup.split(), "--seed", "8"]
     ended = subprocess.run(
-        [*command, "--seconds", "15", "--patience", "600", "--json"],
+        [*command, "--seconds", str(seconds), "--patience", "600", "--json"],
         cwd=_ROOT,
         capture_output=True,
         text=True,

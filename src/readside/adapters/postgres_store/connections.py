@@ -84,8 +84,13 @@ class Connections:
         return connection
 
     async def _back(self, connection: Connection) -> None:
-        idle = connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
-        if idle and not self._closed:
+        # Whoever is cancelled while psycopg enters a pipeline leaves it entered, and what is asked there
+        # next has no answer: that would be taken for nothing there.
+        whole = (
+            connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+            and connection.pgconn.pipeline_status == pq.PipelineStatus.OFF
+        )
+        if whole and not self._closed:
             self._free.append(connection)
         else:
             await connection.close()

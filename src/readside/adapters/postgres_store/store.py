@@ -15,6 +15,7 @@ from psycopg import errors
 
 from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres_store import statements as sql
+from readside.adapters.postgres_store.clearing import clearing
 from readside.adapters.postgres_store.connections import Connections
 from readside.adapters.postgres_store.preparation import check, prepare
 from readside.adapters.postgres_store.sheet import Sheet
@@ -124,7 +125,10 @@ class PostgresStore:
         sheet = self._sheet(batch.projection)
         documents = {write.key: write.document for write in batch.writes}
         steps = [*sql.guards(self._app, batch), *sql.contents(sheet, documents)]
-        async with self._connections.lend() as connection:
+        async with (
+            self._connections.lend() as connection,
+            clearing(connection, self._connections.dsn),
+        ):
             try:
                 await _at_once(connection, [(b"BEGIN", {}), *steps, (b"COMMIT", {})])
             except psycopg.Error as error:
@@ -135,7 +139,10 @@ class PostgresStore:
                     raise
             else:
                 return Outcome.APPLIED
-        async with self._connections.lend() as connection:
+        async with (
+            self._connections.lend() as connection,
+            clearing(connection, self._connections.dsn),
+        ):
             return await self._apply_what_can_be(connection, sheet, batch)
 
     async def _apply_what_can_be(
