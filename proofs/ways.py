@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from itertools import product
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -22,28 +23,51 @@ _SHOP = "examples.shop"
 _NUMBER = 7
 
 
-class Way(NamedTuple):
-    """How events leave PostgreSQL, what carries them, where views are, and when they are folded."""
+# What each part of a way's name sets. The addresses of servers are filled in.
+_CAPTURES = {
+    "replication": {"READSIDE_CAPTURE": "replication"},
+    "polling": {"READSIDE_CAPTURE": "polling"},
+}
+_BROKERS = {
+    "nats": {"READSIDE_BROKER": "{broker}"},
+    "direct": {"READSIDE_BROKER": "direct:"},
+}
+_STORES = {
+    "valkey": {"READSIDE_READ_STORE": "{valkey}"},
+    "tables": {"READSIDE_READ_STORE": "postgresql:"},
+}
+#: Folded after the commit, by the service.
+_AFTERWARDS = {
+    "async": {"READSIDE_MODE": "async"},
+}
+_INLINE = {"READSIDE_MODE": "inline", "READSIDE_BROKER": "direct:"}
 
-    capture: str
-    broker: str
-    store: str
-    mode: str
+
+class Way(NamedTuple):
+    """A name, and the settings that it stands for."""
+
+    name: str
+    settings: Mapping[str, str]
 
     def __str__(self) -> str:
-        return "-".join(self)
+        return self.name
+
+    @property
+    def mode(self) -> str:
+        """When its views change."""
+        return self.settings["READSIDE_MODE"]
 
 
 def ways() -> list[Way]:
-    """All that make sense."""
+    """All that make sense: a command that folds by itself needs no broker, and its views are in the write store."""
+    parts = (_CAPTURES, _BROKERS, _STORES, _AFTERWARDS)
     found = [
-        Way(capture, broker, store, "async")
-        for capture in ("replication", "polling")
-        for broker in ("nats", "direct")
-        for store in ("valkey", "postgresql")
+        Way("-".join(names), {name: value for one in chosen for name, value in one.items()})
+        for names, chosen in (
+            zip(*pairs, strict=True) for pairs in product(*(part.items() for part in parts))
+        )
     ]
-    # Folded by the command itself: nothing carries anything, and the views are in the write store.
-    return [*found, Way("replication", "none", "postgresql", "inline")]
+    return [*found, *(Way(f"{name}-inline", one | _INLINE) for name, one in _CAPTURES.items())]
 
 
 class Place(NamedTuple):
@@ -65,12 +89,9 @@ async def opened(way: Way, servers: Addresses) -> AsyncIterator[Place]:
     """The shop with empty tables and read models, in a database of its own; all is gone at the end."""
     dsn = urlsplit(servers.write_store)._replace(path="/shop").geturl()
     valkey = urlsplit(servers.read_store)._replace(path=f"/{_NUMBER}").geturl()
-    settings = {
-        "READSIDE_WRITE_STORE": dsn,
-        "READSIDE_CAPTURE": way.capture,
-        "READSIDE_BROKER": servers.broker if way.broker == "nats" else "direct:",
-        "READSIDE_READ_STORE": valkey if way.store == "valkey" else "postgresql:",
-    }
+    addresses = {"broker": servers.broker, "valkey": valkey}
+    settings = {name: value.format(**addresses) for name, value in way.settings.items()}
+    settings["READSIDE_WRITE_STORE"] = dsn
     await _clear(servers, valkey)
     async with await psycopg.AsyncConnection.connect(servers.write_store, autocommit=True) as one:
         await one.execute("CREATE DATABASE shop")
@@ -78,7 +99,7 @@ async def opened(way: Way, servers: Addresses) -> AsyncIterator[Place]:
         shop = _imported()
     commands = importlib.import_module(f"{_SHOP}.commands")
     for projection in shop.app.projections.values():
-        projection.mode = way.mode
+        projection.mode = way.mode  # until READSIDE_MODE is a setting
     try:
         await (await shop.app.runtime()).install()
         await commands.create_tables()

@@ -20,6 +20,8 @@ from examples.shop.commands import (
     restock,
 )
 
+_PATIENCE = 60.0
+
 
 @asynccontextmanager
 async def service() -> AsyncIterator[None]:
@@ -42,7 +44,8 @@ async def day() -> None:
     await restock("tea", 10)
     await restock("cup", 1)
     token = await create_user("ada", "Ada")
-    print("signed up      ", await users.get("ada", after=token))
+    # The first reader waits until the service has started; later ones need milliseconds.
+    print("signed up      ", await users.get("ada", after=token, timeout=_PATIENCE))
     id_, token = await place_order("ada", {"tea": 2, "cup": 1})
     print("an order       ", await orders.get(id_, after=token))
     print("of how many    ", await order_counts.get("ada", after=token))
