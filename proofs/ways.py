@@ -40,7 +40,7 @@ _STORES = {
 _AFTERWARDS = {
     "async": {"READSIDE_MODE": "async"},
 }
-_INLINE = {"READSIDE_MODE": "inline", "READSIDE_BROKER": "direct:"}
+_INLINE = {"READSIDE_MODE": "inline"} | _BROKERS["direct"] | _STORES["tables"]
 
 
 class Way(NamedTuple):
