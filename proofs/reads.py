@@ -32,7 +32,8 @@ class Customer:
         self.handle = f"customer-{number}"
         self._name: str | None = None
         self._orders: dict[int, list[Any]] = {}
-        self._waits = place.way.mode == "wait"
+        #: Whether to read with the token of the write. Where the command itself has waited, nobody needs to.
+        self.waits = place.way.mode != "wait"
         #: Seconds that each command took.
         self.took: list[float] = []
         #: Seconds from the command's end to when everything that it did was read.
@@ -52,8 +53,7 @@ class Customer:
         began = time.perf_counter()
         id_, token = await self._act()
         done = time.perf_counter()
-        # Where the command itself has waited, nobody needs to say for what.
-        await asyncio.gather(*self._looks(id_, None if self._waits else token))
+        await asyncio.gather(*self._looks(id_, token if self.waits else None))
         self.took.append(done - began)
         self.waited.append(time.perf_counter() - done)
 
@@ -109,11 +109,11 @@ class Customer:
 
 async def reads(place: Place, seconds: float) -> tuple[Row, list[str]]:
     """Let customers shop; what they found, and what is wrong about it."""
-    for sku in _SKUS:
-        await place.commands.list_product(sku, sku, _PRICE)
-        await place.commands.restock(sku, 10**8)
     customers = [Customer(place, number) for number in range(WRITERS)]
     async with service(place):
+        for sku in _SKUS:
+            await place.commands.list_product(sku, sku, _PRICE)
+            await place.commands.restock(sku, 10**8)
         for customer in customers:  # until everything runs
             await customer.step()
             customer.waited.clear()
