@@ -60,12 +60,9 @@ class Way(NamedTuple):
 
 def ways() -> list[Way]:
     """All that make sense: a command that folds by itself needs no broker, and its views are in the write store."""
-    parts = (_CAPTURES, _BROKERS, _STORES, _AFTERWARDS)
     found = [
-        Way("-".join(names), {name: value for one in chosen for name, value in one.items()})
-        for names, chosen in (
-            zip(*pairs, strict=True) for pairs in product(*(part.items() for part in parts))
-        )
+        Way(f"{c}-{b}-{s}-{m}", _CAPTURES[c] | _BROKERS[b] | _STORES[s] | _AFTERWARDS[m])
+        for c, b, s, m in product(_CAPTURES, _BROKERS, _STORES, _AFTERWARDS)
     ]
     return [*found, *(Way(f"{name}-inline", one | _INLINE) for name, one in _CAPTURES.items())]
 
