@@ -20,7 +20,8 @@ from readside.ports.store import Store
 from readside.query.reader import Reader
 from readside.runtime import Runtime
 from readside.settings import Settings, load
-from readside.write.outbox import Row, row_of, statements
+from readside.write.outbox import Row, row_of
+from readside.write.recording import MESSAGE, TABLE
 from readside.write.transaction import Transaction
 
 _apps: dict[str, App] = {}
@@ -85,6 +86,7 @@ class App:
     def __init__(self, name: str, **settings: Any) -> None:
         self.name = name
         self.settings: Settings = load(settings)
+        self.recording = MESSAGE if self.settings.outbox == "message" else TABLE
         self.projections: dict[str, Projection[Any]] = {}
         self.inline = InlineViews(name, self.projections)
         self._runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
@@ -163,7 +165,7 @@ class App:
             TypeError: the connection is none of psycopg's.
         """
         rows = [row_of(self.name, event, headers, self.settings.max_payload) for event in events]
-        work = list(statements(rows))
+        work = list(self.recording.statements(rows))
         if isinstance(connection, psycopg.AsyncConnection):
             return _record_async(connection, work, self.inline, rows)
         if not isinstance(connection, psycopg.Connection):
@@ -231,6 +233,7 @@ class AppTransaction:
             partitions=capture.partitions,
             largest=self._app.settings.max_payload,
             inline=self._app.inline,
+            recording=self._app.recording,
         )
         try:
             return await self._transaction.__aenter__()

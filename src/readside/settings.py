@@ -39,6 +39,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     #: How events leave PostgreSQL: by logical replication, or by polling where that cannot be had.
     #: Fixed by `readside init`, which can also change it.
     capture: Literal["replication", "polling"] = "replication"
+    #: Where events wait for the relay: in a table, or only in the log, as messages.
+    outbox: Literal["table", "message"] = "table"
     #: Where embedded servers keep their data.
     directory: str = ".readside"
     #: Number of partitions; fixed when the app is installed.
@@ -150,6 +152,12 @@ def _checked(settings: Settings) -> Settings:
             )
     if not 0 <= settings.settle_delay < math.inf:
         raise SettingsError(f"settle_delay is {settings.settle_delay}.", mend="use 0 or more")
+    if settings.outbox == "message" and settings.capture == "polling":
+        raise SettingsError(
+            "outbox is message and capture is polling: messages are in the log only, and polling cannot"
+            " see them.",
+            mend="use outbox=table with capture=polling, or capture=replication",
+        )
     for field, form in _FORMS.items():
         url = getattr(settings, field)
         if url and not _SCHEME.match(url):

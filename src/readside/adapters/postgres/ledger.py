@@ -233,6 +233,13 @@ class PostgresLedger:
             if polls:
                 await begin_ticks(connection, self._app, lsn)
                 await self._disown(connection)
+            # Another cluster's log may be shorter; the history that begins here holds none of before.
+            await rows(
+                connection,
+                "UPDATE readside.messages SET from_lsn = least(from_lsn, %s)"
+                " WHERE app = %s AND from_lsn < %s",
+                [lsn, self._app, _END],
+            )
             ((epoch,),) = await rows(
                 connection,
                 "UPDATE readside.capture SET epoch = greatest(epoch + 1, %s,"
