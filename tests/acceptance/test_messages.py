@@ -17,6 +17,7 @@ from readside.adapters.postgres.messages import end_messages
 from readside.adapters.postgres.names import Names
 from readside.core.errors import RefusedError, SettingsError
 from readside.core.message import pack, prefix_of
+from readside.operate.status import status
 from readside.service import Service
 
 EMIT = "SELECT pg_logical_emit_message(true, %s, %b::bytea)"
@@ -142,6 +143,23 @@ async def test_a_large_transaction_of_both_kinds(world: World, run: Any) -> None
                 )
         token = readside.Token(tx.token.position, tuple(range(8)))
         assert await world.numbers("a", token) == list(range(10_000))
+
+
+async def test_what_no_relay_has_read_is_not_called_in_step(
+    world: World, run: Any, servers: Any
+) -> None:
+    async with run(world.app):
+        token = await world.write(Counted("a", 1))
+        assert await world.numbers("a", token) == [1]
+    await world.write(Counted("a", 2))
+    before = await status(servers.write_store, world.app.name)
+    assert before.relay.unread_seconds > 0
+    async with asyncio.timeout(60):
+        while True:
+            seen = await status(servers.write_store, world.app.name)
+            (projection,) = seen.projections
+            if projection.lag_seconds and projection.lag_seconds > before.relay.unread_seconds:
+                break
 
 
 @pytest.mark.parametrize("first", ["table", "message"])
@@ -352,6 +370,7 @@ async def test_a_change_to_polling_ends_the_messages(
 
 async def test_the_end_waits_for_those_who_have_written(world: World, servers: Any) -> None:
     dsn, names = servers.write_store, Names(world.app.name)
+    await world.write(Counted("a", 0))
     async with (
         await psycopg.AsyncConnection.connect(dsn) as begun,
         await psycopg.AsyncConnection.connect(dsn, autocommit=True) as ending,
