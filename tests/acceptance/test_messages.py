@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -13,8 +15,10 @@ import pytest
 
 import readside
 from readside.adapters.postgres.installation import install
-from readside.adapters.postgres.messages import end_messages
+from readside.adapters.postgres.ledger import PostgresLedger
+from readside.adapters.postgres.messages import admission, end_messages
 from readside.adapters.postgres.names import Names
+from readside.adapters.postgres.session import Session
 from readside.core.errors import RefusedError, SettingsError
 from readside.core.message import pack, prefix_of
 from readside.operate.status import status
@@ -455,3 +459,60 @@ async def test_an_inline_view_is_folded_beside_the_message(make_app: Any, run: A
         assert await inline.get("a") == History([1, 2, 3])
         assert await world.numbers("a", token) == [1, 2, 3]
     await app.close()
+
+
+def granted(role: str) -> list[str]:
+    """What docs/operations.md grants to shop_app, without the table: the right to emit comes last."""
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    found = re.findall(r"^ +(GRANT [^;]* TO shop_app);", page, re.MULTILINE)
+    ours = [one for one in found if "SCHEMA readside TO" in one or "readside." in one]
+    assert len(ours) == 5
+    return [one.replace("shop_app", role) for one in ours if "INSERT" not in one]
+
+
+async def test_the_rights_that_the_page_names_are_enough_and_needed(
+    world: World, make_app: Any, servers: Any
+) -> None:
+    role = f"{world.app.name}_app"
+    dsn = servers.write_store.replace("//readside@", f"//{role}@")
+    with psycopg.connect(servers.write_store, autocommit=True) as owner:
+        owner.execute(f"CREATE ROLE {role} LOGIN".encode())
+        try:
+            *most, emit = granted(role)
+            for one in most:
+                owner.execute(one.encode())
+            async with await psycopg.AsyncConnection.connect(dsn) as connection:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    await world.app.record(connection, Counted("a", 1))
+            owner.execute(emit.encode())
+            theirs = readside.App(
+                world.app.name, write_store=dsn, broker=servers.broker,
+                read_store=servers.read_store, outbox="message",
+            )  # fmt: skip
+            async with theirs.transaction() as tx:
+                tx.record(Counted("a", 1))
+            assert tx.token.partitions
+            await theirs.close()
+        finally:
+            owner.execute(f"DROP OWNED BY {role}".encode())
+            owner.execute(f"DROP ROLE {role}".encode())
+
+
+async def test_a_history_that_begins_again_takes_the_messages_along(
+    world: World, servers: Any
+) -> None:
+    """Also in a cluster whose log is shorter than that of the one before."""
+    await world.write(Counted("a", 1))
+    runtime = await world.app.runtime()
+    before = (await runtime.capture()).epoch
+    with psycopg.connect(servers.write_store, autocommit=True) as owner:
+        name = world.app.name
+        owner.execute(
+            "UPDATE readside.messages SET from_lsn = 1::bigint << 60 WHERE app = %s", [name]
+        )
+        owner.execute("SELECT pg_drop_replication_slot(%s)", [f"readside_{name}"])
+    session = Session(servers.write_store, "test")
+    capture = await PostgresLedger(session, name).capture(name)
+    await session.close()
+    assert capture.epoch > before
+    assert (await admission(servers.write_store, name)).from_lsn <= capture.origin.lsn
