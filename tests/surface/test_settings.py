@@ -51,6 +51,7 @@ OTHERS: dict[str, Any] = {
     "broker": "nats://broker",
     "read_store": "redis://cache",
     "capture": "polling",
+    "outbox": "message",
     "directory": "/var/lib/shop",
     "partitions": 16,
     "max_payload": 1000,
