@@ -25,7 +25,8 @@ from readside.query.reader import Reader
 from readside.query.watches import Wanted, unseen
 from readside.runtime import Runtime
 from readside.settings import Settings, load
-from readside.write.outbox import Row, row_of, statements
+from readside.write.outbox import Row, row_of
+from readside.write.recording import MESSAGE, TABLE
 from readside.write.transaction import Transaction, newest
 
 _apps: dict[str, App] = {}
@@ -90,6 +91,7 @@ class App:
     def __init__(self, name: str, **settings: Any) -> None:
         self.name = name
         self.settings: Settings = load(settings)
+        self.recording = MESSAGE if self.settings.outbox == "message" else TABLE
         self.projections: dict[str, Projection[Any]] = {}
         self.inline = InlineViews(name, self.projections)
         self._runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
@@ -227,7 +229,7 @@ class App:
             TypeError: the connection is none of psycopg's.
         """
         rows = [row_of(self.name, event, headers, self.settings.max_payload) for event in events]
-        work = list(statements(rows))
+        work = list(self.recording.statements(rows))
         if isinstance(connection, psycopg.AsyncConnection):
             return _record_async(connection, work, self.inline, rows)
         if not isinstance(connection, psycopg.Connection):
@@ -296,6 +298,7 @@ class AppTransaction:
             partitions=capture.partitions,
             largest=self._app.settings.max_payload,
             inline=self._app.inline,
+            recording=self._app.recording,
         )
         with _unavailable():
             return await self._transaction.__aenter__()

@@ -13,10 +13,11 @@ from psycopg_pool import AsyncConnectionPool
 from readside.adapters.postgres.connection import CONNECT_TIMEOUT, connect
 from readside.adapters.postgres.installation import install
 from readside.adapters.postgres.ledger import PostgresLedger
+from readside.adapters.postgres.messages import check_admitted
 from readside.adapters.postgres.names import checked_name
 from readside.adapters.postgres.session import Session
 from readside.adapters.postgres_store.store import PostgresStore
-from readside.core.errors import RefusedError, SchemaError
+from readside.core.errors import RefusedError, SchemaError, SettingsError
 from readside.core.projection import Projection
 from readside.ports.clock import Clock, SystemClock
 from readside.ports.ledger import Capture
@@ -128,17 +129,24 @@ class Runtime:
             try:
                 ledger = PostgresLedger(session, self.app)
                 try:
-                    self._capture = await ledger.register(self.app, [])
-                except SchemaError:
+                    capture = await self._registered(ledger, session)
+                except (SchemaError, SettingsError):
                     if not embedded:
                         raise
                     await self.install()
-                    self._capture = await ledger.register(self.app, [])
+                    capture = await self._registered(ledger, session)
                 if embedded and self._has_inline:
                     await (await self.inline_store()).prepare(self.app)
+                self._capture = capture
             finally:
                 await session.close()
         return self._capture
+
+    async def _registered(self, ledger: PostgresLedger, session: Session) -> Capture:
+        capture = await ledger.register(self.app, [])
+        if self.settings.outbox == "message":
+            await check_admitted(session, self.app)
+        return capture
 
     @property
     def _has_inline(self) -> bool:
@@ -154,6 +162,7 @@ class Runtime:
             settings.partitions,
             settings.max_payload,
             settings.capture,
+            outbox=settings.outbox,
         )
         store = store_for(addresses.read_store, self.projections)
         try:

@@ -15,6 +15,7 @@ from readside.adapters.postgres.capture import PostgresSource
 from readside.adapters.postgres.connection import opened
 from readside.adapters.postgres.leases import PostgresLeases
 from readside.adapters.postgres.ledger import PostgresLedger
+from readside.adapters.postgres.messages import check_admitted
 from readside.adapters.postgres.parking import PostgresParking, forget_retried
 from readside.adapters.postgres.partitions import tend_partitions
 from readside.adapters.postgres.session import Session
@@ -96,7 +97,8 @@ class Service:
         """Wait for the servers, and stop at what waiting does not mend."""
         if "postgres" in self._runtime.settings.embedded:
             await self._runtime.install()
-        ledger = PostgresLedger(self._session(addresses, "notes"), self._runtime.app)
+        session = self._session(addresses, "notes")
+        ledger = PostgresLedger(session, self._runtime.app)
         names = list(self._projections)
         capture: Capture = await self._patiently(lambda: ledger.register(self._runtime.app, names))
         if capture.partitions != (wanted := self._runtime.settings.partitions):
@@ -112,6 +114,8 @@ class Service:
                     f"App {self._runtime.app} is installed for capture by {captures}, not {asked}.",
                     mend=f"run: readside init module:app, to change it, or use capture={captures}",
                 )
+            if self._runtime.settings.outbox == "message":
+                await self._patiently(lambda: check_admitted(session, self._runtime.app))
             await self._patiently(lambda: ledger.capture(self._runtime.app))
         await self._patiently(lambda: broker.open(self._runtime.app, capture.partitions))
         await self._patiently(lambda: broker.check(self._runtime.settings.max_payload))

@@ -44,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mode: Mode = "async"
     #: Seconds that a command waits, at most, for the projections in mode `wait`.
     wait_timeout: float = 5.0
+    #: Where events wait for the relay: in a table, or only in the log, as messages.
+    outbox: Literal["table", "message"] = "table"
     #: Where embedded servers keep their data.
     directory: str = ".readside"
     #: Number of partitions; fixed when the app is installed.
@@ -156,6 +158,12 @@ def _checked(settings: Settings) -> Settings:
     for field in ("settle_delay", "wait_timeout"):
         if not 0 <= getattr(settings, field) < math.inf:
             raise SettingsError(f"{field} is {getattr(settings, field)}.", mend="use 0 or more")
+    if settings.outbox == "message" and settings.capture == "polling":
+        raise SettingsError(
+            "outbox is message and capture is polling: messages are in the log only, and polling cannot"
+            " see them.",
+            mend="use outbox=table with capture=polling, or capture=replication",
+        )
     for field, form in _FORMS.items():
         url = getattr(settings, field)
         if url and not _SCHEME.match(url):

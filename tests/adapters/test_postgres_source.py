@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from readside.adapters.postgres.messages import NEVER, Admission
 from readside.adapters.postgres.source import OutboxReader
 from readside.core.errors import DecodeError
+from readside.core.message import pack as packed
 from readside.core.position import Position
 from readside.core.record import Captured
 
@@ -185,3 +187,80 @@ def test_the_mark_of_a_hand_over_ends_the_app_s_own_stream(app):
     assert len(events) == (app == "other")
     reader.mark = None  # somebody else's, as it turned out
     assert len(events) + len(reader.take(frames, 10)) == 1
+
+
+def message(content: bytes, prefix: str = "readside:event:shop", flags: int = 1) -> bytes:
+    head = b"M" + pack("!bQ", flags, 5) + prefix.encode() + b"\0"
+    return data(head + pack("!i", len(content)) + content)
+
+
+def content(key: str, payload: bytes = b"{}") -> bytes:
+    return packed("7e8a3b0e-6c1d-4c53-9f0b-0a5d5e0c7f11", "user.created", key, 1, payload, None)
+
+
+def reading(*frames: bytes) -> tuple[OutboxReader, deque[bytes]]:
+    return OutboxReader(EPOCH, 0, "shop"), deque(frames)
+
+
+def test_a_message_is_asked_for_before_it_is_an_event():
+    reader, frames = reading(
+        relation(16), begin(200), insert(16, EVENT), message(content("1")), insert(16, EVENT)
+    )
+    assert [event.key for event in reader.take(frames, 10)] == ["42"]
+    assert reader.asks
+    assert reader.take(frames, 10) == []  # nothing is passed over meanwhile
+    reader.learn(Admission(200, 100))
+    events = reader.take(frames, 10)
+    assert [event.key for event in events] == ["1", "42"]
+    assert [event.position.ordinal for event in events] == [2, 3]
+    assert not reader.asks
+    assert not reader.skipped
+
+
+def test_what_committed_before_messages_counted_is_passed_over_unasked():
+    reader, frames = reading(begin(199), message(content("1")), commit(199, 210), begin(220))
+    reader.learn(Admission(200, 100))
+    reader.sure = False
+    assert reader.take(frames, 10) == []
+    assert len(reader.skipped) == 1
+    assert not frames
+
+
+def test_where_none_count_it_is_asked_again_for_frames_that_came_later():
+    reader, frames = reading(begin(200), message(content("1")))
+    reader.learn(Admission(NEVER, 0))
+    assert reader.take(frames, 10) == []
+    assert len(reader.skipped) == 1
+    frames.append(message(content("2")))
+    reader.sure = False
+    assert reader.take(frames, 10) == []
+    assert reader.asks
+    reader.learn(Admission(150, 100))
+    (event,) = reader.take(frames, 10)
+    assert (event.key, event.position.ordinal) == ("2", 1)
+
+
+def test_a_large_payload_is_asked_for_once_more_and_then_left_out():
+    reader, frames = reading(begin(200), message(content("1", b'"%s"' % (b"x" * 200))))
+    reader.learn(Admission(0, 100))
+    reader.sure = False
+    assert reader.take(frames, 10) == []
+    assert reader.asks
+    reader.learn(Admission(0, 100))
+    (event,) = reader.take(frames, 10)
+    assert event.payload == b'"readside: a payload of 202 bytes was left out, 100 are allowed"'
+
+
+def test_messages_of_others_are_not_even_asked_for():
+    reader, frames = reading(
+        begin(200),
+        message(content("1"), "readside:event:shop2"),
+        message(content("1"), "readside:event:sho"),
+        message(b"\xff", "\u043a"),
+        message(content("1"), flags=0),
+        commit(200, 210),
+    )
+    assert reader.take(frames, 10) == []
+    assert not reader.asks
+    assert len(reader.skipped) == 1  # that of no transaction
+    assert reader.settled == 210

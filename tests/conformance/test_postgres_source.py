@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import psycopg
 import pytest
 
@@ -15,11 +17,12 @@ RECORD = "SELECT readside.record(%s, %s, %s, %s::json, %s, %s::json)"
 
 class TestSlotSource(SourceContract):
     traits = SlotSource.traits
-    capture = "replication"
+    settings: ClassVar = {"capture": "replication"}
+    record = RECORD
 
     @pytest.fixture(autouse=True)
     async def server(self, servers, make_app):
-        app = make_app(capture=self.capture)
+        app = make_app(**self.settings)
         runtime = await app.runtime()
         await runtime.install()
         self.dsn, self.app = servers.write_store, app.name
@@ -36,7 +39,7 @@ class TestSlotSource(SourceContract):
     async def _record(self, client, rows):
         async with client.cursor() as cursor:
             await cursor.executemany(
-                RECORD,
+                self.record,
                 [
                     (
                         self.app,
@@ -95,9 +98,27 @@ class TestSlotSource(SourceContract):
         await self._ask("SELECT pg_drop_replication_slot(%s)", Names(self.app).slot)
 
 
+class TestSlotSourceOfMessages(TestSlotSource):
+    """Events that never were in a table."""
+
+    settings: ClassVar = {"outbox": "message"}
+    record = "SELECT readside.record_message(%s, %s, %s, %s::json, %s, %s::json)"
+
+
+class TestSlotSourceOfBoth(TestSlotSource):
+    """Rows and messages by turns, within a transaction too."""
+
+    settings: ClassVar = {"outbox": "message"}
+
+    async def _record(self, client, rows):
+        for number, some in enumerate(rows):
+            self.record = (RECORD, TestSlotSourceOfMessages.record)[number % 2]
+            await super()._record(client, [some])
+
+
 class TestPollingSource(TestSlotSource):
     traits = PollingSource.traits
-    capture = "polling"
+    settings: ClassVar = {"capture": "polling"}
 
     async def make(self):
         return PollingSource(self.dsn, self.app, EPOCH)

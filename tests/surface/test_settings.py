@@ -53,6 +53,7 @@ OTHERS: dict[str, Any] = {
     "capture": "polling",
     "mode": "wait",
     "wait_timeout": 0.25,
+    "outbox": "message",
     "directory": "/var/lib/shop",
     "partitions": 16,
     "max_payload": 1000,

@@ -216,7 +216,10 @@ async def _readers(connection: Connection, capture: Any) -> list[Any]:
 
 
 async def _unread(connection: Connection, capture: Any) -> tuple[int, float | None]:
-    """Count what the relay has not read, and tell the age of the oldest of it in seconds."""
+    """Count what the relay has not read, and tell the age of the oldest of it in seconds.
+
+    Messages cannot be counted, nor told from what others write: they are as old as they may be.
+    """
     (row,) = await _rows(
         connection,
         "SELECT count(*) AS n, extract(epoch FROM clock_timestamp() - min(recorded_at))::float8 AS age"
@@ -226,6 +229,19 @@ async def _unread(connection: Connection, capture: Any) -> tuple[int, float | No
         capture.shipped_at,
         _COUNT,
     )
+    if (
+        capture.shipped_lsn
+        and capture.flushed > capture.shipped_lsn
+        and await _rows(
+            connection,
+            "SELECT FROM readside.messages WHERE app = %s AND ended IS NULL",
+            capture.app,
+        )
+    ):
+        # One that retries speaks without shipping: then since the newest event that it has shipped.
+        retrying = capture.shipped_at and capture.state.startswith(_RETRYING)
+        age = (capture.now - capture.shipped_at) / 1e6 if retrying else capture.silence
+        return int(row.n), max(row.age or 0.0, age)
     return int(row.n), row.age
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from readside.core.errors import PayloadError
 from readside.core.event import Event, encode, key_of
+from readside.core.message import LARGEST_HEADERS
 
 #: Events in one statement.
 _AT_ONCE = 5000
@@ -20,6 +21,8 @@ _ONE = (
 )
 #: Also says whether the commit will wait for the disk: a statement less for the most frequent case.
 _ONE_AND_HOW = _ONE + b" RETURNING current_setting('synchronous_commit')"
+#: Returns it alone.
+HOW = b"SELECT current_setting('synchronous_commit')"
 _MANY = (
     b"INSERT INTO readside.outbox (id, app, aggregatetype, aggregateid, type, version, payload, headers)"
     b" SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[],"
@@ -27,6 +30,7 @@ _MANY = (
 )
 
 Row = tuple[Any, ...]
+Statement = tuple[bytes, list[Any]]
 
 _decoders: dict[type[Event], Callable[[bytes], Any]] = {}
 
@@ -82,17 +86,27 @@ def _headers(headers: Mapping[str, str]) -> str:
                 f"Header {name!r} cannot travel.", mend="use printable names, and text as values"
             )
     try:
-        return msgspec.json.encode(headers).decode()
+        text = msgspec.json.encode(headers)
     except (TypeError, ValueError) as error:
         raise PayloadError(f"The headers cannot be written as JSON: {error}") from error
+    if len(text) > LARGEST_HEADERS:
+        raise PayloadError(
+            f"The headers have {len(text)} bytes of JSON, {LARGEST_HEADERS} are allowed.",
+            mend="put what is large into the event",
+        )
+    return text.decode()
 
 
-def last_statement(row: Row) -> tuple[bytes, list[Any]]:
-    """Records one row, and returns the `synchronous_commit` of the transaction."""
-    return _ONE_AND_HOW, list(row)
+def closing(rows: Sequence[Row]) -> Iterator[Statement]:
+    """Those that record rows; the last one returns the `synchronous_commit` of the transaction."""
+    if len(rows) == 1:
+        yield _ONE_AND_HOW, list(rows[0])
+        return
+    yield from statements(rows)
+    yield HOW, []
 
 
-def statements(rows: Sequence[Row]) -> Iterator[tuple[bytes, list[Any]]]:
+def statements(rows: Sequence[Row]) -> Iterator[Statement]:
     """The statements that record rows, each with its values."""
     if len(rows) == 1:
         yield _ONE, list(rows[0])

@@ -18,12 +18,12 @@ from readside.core.partition import partition_of
 from readside.core.position import Position, parse_lsn
 from readside.core.token import Token
 from readside.ports.probe import probe
-from readside.write.outbox import Row, last_statement, row_of, statements
+from readside.write.outbox import Row, row_of
+from readside.write.recording import TABLE, Recording
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
-_HOW = b"SELECT current_setting('synchronous_commit')"
 _WHERE = (
     b"SELECT pg_current_wal_flush_lsn()::text, pg_current_wal_insert_lsn()::text,"
     b" (SELECT epoch FROM readside.capture WHERE app = %s)"
@@ -65,8 +65,10 @@ class Transaction:
         partitions: int,
         largest: int,
         inline: Inline | None = None,
+        recording: Recording = TABLE,
     ) -> None:
         self._inline = inline
+        self._recording = recording
         self._pool = pool
         self._app = app
         self._partitions = partitions
@@ -148,7 +150,7 @@ class Transaction:
         try:
             await self._fold(rows)
             async with connection.pipeline():
-                for statement, values in statements(rows):
+                for statement, values in self._recording.statements(rows):
                     await connection.execute(statement, values)
         except BaseException:
             # Or what comes next in the block would run, and commit, without what was before.
@@ -256,12 +258,12 @@ class Transaction:
 
     async def _write(self, *, failed: bool) -> psycopg.AsyncCursor[Any] | None:
         """Write what was recorded; ask how the commit will be, before it takes back a SET LOCAL."""
-        connection = self.connection
-        if len(self._rows) == 1:
-            return await self._ask(*last_statement(self._rows[0]))
-        for statement, values in statements(self._rows):
-            await connection.execute(statement, values)
-        return None if failed else await self._ask(_HOW)
+        recording = self._recording
+        work = recording.statements(self._rows) if failed else recording.closing(self._rows)
+        last: psycopg.AsyncCursor[Any] | None = None
+        for statement, values in work:
+            last = await self._ask(statement, values)
+        return None if failed else last
 
     async def _ask(
         self, statement: bytes, values: list[Any] | None = None

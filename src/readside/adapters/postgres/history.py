@@ -10,6 +10,7 @@ from psycopg import sql
 from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres.identity import Identity, check_writable, identify
 from readside.adapters.postgres.installation import begin_ticks, create_slot, drop_slot
+from readside.adapters.postgres.messages import NEVER
 from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.session import Session, rows
 from readside.core.errors import SchemaError, UnavailableError
@@ -186,6 +187,13 @@ class _History:
                 )
                 await self._disown(connection)
                 await begin_ticks(connection, self._app, lsn)
+            # Another cluster's log may be shorter; the history that begins here holds none of before.
+            await rows(
+                connection,
+                "UPDATE readside.messages SET from_lsn = least(from_lsn, %s)"
+                " WHERE app = %s AND from_lsn < %s",
+                [lsn, self._app, NEVER],
+            )
             ((epoch,),) = await rows(
                 connection,
                 "UPDATE readside.capture SET epoch = greatest(epoch + 1, %s,"

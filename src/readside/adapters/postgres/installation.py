@@ -16,6 +16,7 @@ from readside.adapters.postgres.handover import (
     make_index,
     tidy,
 )
+from readside.adapters.postgres.messages import admit, end_messages, forget_messages
 from readside.adapters.postgres.migrations import migrate, packaged
 from readside.adapters.postgres.names import COLUMNS, Names, checked_name
 from readside.adapters.postgres.partitions import tend_partitions
@@ -30,7 +31,13 @@ _COLUMN_LISTS_SINCE = 160_000
 
 
 async def install(
-    dsn: str, app: str, partitions: int, max_payload: int, capture: str = "replication"
+    dsn: str,
+    app: str,
+    partitions: int,
+    max_payload: int,
+    capture: str = "replication",
+    *,
+    outbox: str = "table",
 ) -> list[str]:
     """Bring the database to what this version needs, and return what was done.
 
@@ -51,6 +58,7 @@ async def install(
         await _branch(connection, names, done)
         await _limit(connection, names, max_payload, done)
         await _capture(connection, names, partitions, capture, done)
+        await admit(connection, names, outbox, max_payload, done)
         await tend_partitions(connection, app, None, done)
     return done
 
@@ -180,8 +188,10 @@ async def _capture(
     await check_ended(connection, names)
     if capture == "polling":
         await make_index(connection, names, done)
+        await end_messages(connection, names)
         await cut(connection, names, capture, done)
         return
+    await forget_messages(connection, names)
     await drop_slot(connection, names.slot)
     await create_slot(connection, names.slot)
     try:

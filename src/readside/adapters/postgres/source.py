@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -9,14 +10,18 @@ from operator import itemgetter
 from typing import Any, ClassVar
 
 from readside.adapters.postgres.handover import MARK, is_cut
+from readside.adapters.postgres.messages import NEVER, Admission, admission
 from readside.adapters.postgres.names import COLUMNS, Names
 from readside.adapters.postgres.stream import ReplicationStream
 from readside.core import pgoutput
 from readside.core.errors import DecodeError, UnavailableError
-from readside.core.position import Position
+from readside.core.message import prefix_of, unpack
+from readside.core.position import Position, format_lsn
 from readside.core.record import Captured
 from readside.ports.source import Chunk, SourceTraits
 from readside.ports.traits import Promise
+
+log = logging.getLogger("readside.relay")
 
 _new = tuple.__new__
 
@@ -25,6 +30,10 @@ _new = tuple.__new__
 _ENOUGH = 1000
 #: Seconds between unasked status messages: well below wal_sender_timeout.
 _STATUS_EVERY = 2.0
+#: Where the prefix begins in the frame of a message: after the frame's head, kind, flags and place.
+_PREFIX_AT = 35
+#: The prefixes of a frame's message that mean something, up to their end.
+_MARK = MARK.encode() + b"\0"
 
 
 class OutboxReader:
@@ -34,12 +43,22 @@ class OutboxReader:
         settled: everything that committed before this LSN has been handed out.
         mark: what a message says by which the rest is for another capture. Whoever reads on
             has to find out whether that is true, and to set it to None if not: any role can write one.
+        admission: which messages are events, as far as known.
+        asks: whether the next frame is a message which the admission does not decide. Whoever reads on
+            has to ask for it anew, and to say so by `learn`.
+        skipped: messages with the prefix of our events which are none, and why; for who reads on to say.
     """
 
     def __init__(self, epoch: int, settled: int, app: str = "") -> None:
         self.settled = settled
         self.mark: bytes | None = None
         self._marked = app.encode() + b" "
+        self._prefix = prefix_of(app).encode() + b"\0"
+        self.admission: Admission | None = None
+        self.asks = False
+        self.skipped: list[str] = []
+        #: Whether the admission was asked for after all frames at hand had come.
+        self.sure = False
         self.wants_reply = False
         self._epoch = epoch
         #: For each table, how to take what matters out of a row's columns; none of it is NULL but the headers.
@@ -55,8 +74,13 @@ class OutboxReader:
         while frames and len(events) < limit and self.mark is None:
             frame = frames.popleft()
             if frame[0] == 0x77:  # noqa: PLR2004 - w: data, the hot path
-                if frame[25] == 0x49:  # noqa: PLR2004 - I: a new row
+                kind = frame[25]
+                if kind == 0x49:  # noqa: PLR2004 - I: a new row
                     events.append(self._row(frame))
+                elif kind == 0x4D:  # noqa: PLR2004 - M: a message
+                    if not self._message(frame, events):
+                        frames.appendleft(frame)
+                        break
                 else:
                     self._other(pgoutput.decode(frame[25:]))
             else:
@@ -82,6 +106,69 @@ class OutboxReader:
             ),
         )
 
+    def learn(self, admission: Admission) -> None:
+        """The answer: which messages are events, asked for after all frames at hand had come."""
+        self.admission, self.sure, self.asks = admission, True, False
+
+    def _message(self, frame: bytes, events: list[Captured]) -> bool:
+        """Take a message, an event or not; False if that has to be asked for first."""
+        if not frame.startswith(self._prefix, _PREFIX_AT):
+            if frame.startswith(_MARK, _PREFIX_AT):
+                self._other(pgoutput.decode(frame[25:]))
+            return True
+        message = pgoutput.decode(frame[25:])
+        if not isinstance(message, pgoutput.Message):
+            raise DecodeError(f"{message!r} is no message.")
+        if not message.transactional:
+            self._skip(message, "it is not of a transaction")
+            return True
+        known = self.admission
+        if known is None or (known.from_lsn == NEVER and not self.sure):
+            self.asks = True
+            return False
+        if self._lsn < known.from_lsn:
+            self._skip(message, "messages were not the app's outbox then")
+            return True
+        try:
+            event = self._captured(message.content, known.max_payload)
+        except DecodeError as error:
+            self._skip(message, error.detail)
+            return True
+        if event is None:
+            self.asks = True
+            return False
+        events.append(event)
+        return True
+
+    def _captured(self, content: bytes, largest: int) -> Captured | None:
+        """The event of a message; None if it is larger than what was known to be allowed."""
+        found = unpack(content)
+        payload = bytes(found.payload)
+        if len(payload) > largest:
+            if not self.sure:
+                return None
+            payload = _left_out(len(payload), largest)
+        headers = bytes(found.headers)
+        self._ordinal += 1
+        return _new(
+            Captured,
+            (
+                _new(Position, (self._epoch, self._lsn, self._ordinal)),
+                found.id,
+                found.type,
+                found.key,
+                found.version,
+                payload,
+                self._committed_at,
+                b"" if headers == b"null" else headers,
+            ),
+        )
+
+    def _skip(self, message: pgoutput.Message, reason: str) -> None:
+        self.skipped.append(
+            f"at {format_lsn(message.lsn)} ({len(message.content)} bytes): {reason}"
+        )
+
     def _other(self, message: pgoutput.Decoded) -> None:
         match message:
             case pgoutput.Begin(commit_lsn, committed_at, _):
@@ -104,6 +191,11 @@ class OutboxReader:
             self.wants_reply |= keepalive.reply
             if not self._open:
                 self.settled = max(self.settled, keepalive.lsn)
+
+
+def _left_out(size: int, largest: int) -> bytes:
+    """In place of a payload that no broker would take: JSON, but no event, so that its document is parked."""
+    return f'"readside: a payload of {size} bytes was left out, {largest} are allowed"'.encode()
 
 
 def _picker(table: str, columns: tuple[str, ...]) -> Callable[[list[Any]], tuple[Any, ...]]:
@@ -158,23 +250,38 @@ class SlotSource:
             )
         if not self._frames:
             self._frames = await self._stream.frames(patience)
-        try:
-            events = self._reader.take(self._frames, _ENOUGH)
-            while 0 < len(events) < _ENOUGH and self._reader.mark is None:
-                self._frames = self._frames or self._stream.more()
-                if not self._frames:
-                    break
-                events += self._reader.take(self._frames, _ENOUGH - len(events))
-        except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-            raise DecodeError(
-                f"The replication stream is not what it should be: {error!r}"
-            ) from error
+            self._reader.sure = False
+        if self._reader.asks:
+            self._reader.learn(await admission(self._dsn, self._names.app))
+        events = self._take(self._stream)
         mark = self._reader.mark
         if mark is not None and not await self._ends(mark):
             self._reader.mark = None
         if self._reader.wants_reply or self._clock() - self._said_at > _STATUS_EVERY:
             self._say()
         return Chunk(events, self._reader.settled)
+
+    def _take(self, stream: ReplicationStream) -> list[Captured]:
+        reader = self._reader
+        try:
+            events = reader.take(self._frames, _ENOUGH)
+            while 0 < len(events) < _ENOUGH and reader.mark is None and not reader.asks:
+                if not self._frames:
+                    self._frames, reader.sure = stream.more(), False
+                    if not self._frames:
+                        break
+                events += reader.take(self._frames, _ENOUGH - len(events))
+        except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+            raise DecodeError(
+                f"The replication stream is not what it should be: {error!r}"
+            ) from error
+        if reader.skipped:
+            log.error(
+                "%s messages in the log look like events of app %s and are none: passed over. The first: %s",
+                len(reader.skipped), self._names.app, reader.skipped[0],
+            )  # fmt: skip
+            reader.skipped.clear()
+        return events
 
     async def _ends(self, mark: bytes) -> bool:
         """Whether a mark is true."""
