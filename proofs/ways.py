@@ -26,6 +26,7 @@ _NUMBER = 7
 # What each part of a way's name sets. The addresses of servers are filled in.
 _CAPTURES = {
     "replication": {"READSIDE_CAPTURE": "replication"},
+    "messages": {"READSIDE_CAPTURE": "replication", "READSIDE_OUTBOX": "message"},
     "polling": {"READSIDE_CAPTURE": "polling"},
 }
 _BROKERS = {
@@ -39,6 +40,8 @@ _STORES = {
 #: Folded after the commit, by the service.
 _AFTERWARDS = {
     "async": {"READSIDE_MODE": "async"},
+    # Whoever is not heard in time is not stale but late, and a proof shall wait for a slow machine.
+    "wait": {"READSIDE_MODE": "wait", "READSIDE_WAIT_TIMEOUT": "60"},
 }
 _INLINE = {"READSIDE_MODE": "inline"} | _BROKERS["direct"] | _STORES["tables"]
 
@@ -95,8 +98,6 @@ async def opened(way: Way, servers: Addresses) -> AsyncIterator[Place]:
     with _environment(settings):
         shop = _imported()
     commands = importlib.import_module(f"{_SHOP}.commands")
-    for projection in shop.app.projections.values():
-        projection.mode = way.mode  # until READSIDE_MODE is a setting
     try:
         await (await shop.app.runtime()).install()
         await commands.create_tables()

@@ -246,6 +246,11 @@ async def rows(client: psycopg.AsyncConnection[Any], name: str) -> dict[str, Any
 
 
 async def test_it_has_the_same_read_models_in_every_way(place: Place, run: Any) -> None:
+    for name, value in place.settings.items():  # an unknown one would be passed over
+        assert str(getattr(place.shop.app.settings, name.removeprefix("READSIDE_").lower())) in {
+            value,
+            f"{value}.0",
+        }
     assert {one.mode for one in place.shop.app.projections.values()} == {place.way.mode}
     async with run(place.shop.app):
         token = await story(place)
