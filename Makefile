@@ -11,7 +11,7 @@ demo: $(STAMP)
 	$(BIN)/readside demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

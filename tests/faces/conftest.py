@@ -24,7 +24,7 @@ from readside.adapters.embedded.ports import LOOPBACK, free_port
 from readside.adapters.postgres.installation import Names
 
 #: Seconds after which a test gives up; nothing here needs a tenth of it.
-PATIENCE = 60.0
+PATIENCE = 240.0
 SECRET = "s3cr3t-Pa55"
 COMMAND = str(Path(sys.executable).with_name("readside"))
 

@@ -50,7 +50,7 @@ def test_keep_shows_commands_that_work(desk):
     text = running.until("Ctrl-C ends everything", "-cli -u redis://")
     command = next(line for line in text.splitlines() if "TABLE users" in line)
     table = subprocess.run(
-        ["sh", "-c", command], capture_output=True, text=True, timeout=60, check=True
+        ["sh", "-c", command], capture_output=True, text=True, timeout=240, check=True
     )
     assert "ada@example.org" in table.stdout
     url = re.search(r"-u (redis://\S+) GET (\S+)", text)

@@ -143,7 +143,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(desk):
         env=desk.environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 141

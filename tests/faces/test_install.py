@@ -35,7 +35,7 @@ def install(tmp_path):
             cwd=SCRIPT.parents[1],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
 

@@ -47,7 +47,11 @@ async def connect(dsn: str, purpose: str, **options: Any) -> Connection:
         )
     # Whatever the role's default is: after a lock was waited for, what it guards is looked at anew. Said by
     # each BEGIN, for a pooler keeps no settings.
-    await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
+    try:
+        await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
+    except BaseException:  # cancelled: nobody else could close it
+        await connection.close()
+        raise
     return connection
 
 
