@@ -103,6 +103,7 @@ class Operator(Body):
         """``readside reset --give-up``."""
         world = self._world
         world.acts.shaken.add(projection)
+        world.acts.halfway.add(projection)
         database = world.database
 
         async def forget_notes() -> None:
@@ -118,6 +119,7 @@ class Operator(Body):
             forget_notes,
             give_up=True,
         )
+        world.acts.halfway.discard(projection)
         if not world.acts.restarting:
             world.acts.shaken.discard(projection)
 

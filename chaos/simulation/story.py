@@ -157,7 +157,7 @@ class _Story:
         ]
         world.acts.restarting = False
         for name in sorted(world.acts.shaken):
-            if world.halted(name):
+            if world.halted(name) or name in world.acts.halfway:
                 await persist(
                     world,
                     lambda operator, name=name: operator.give_up(name),
