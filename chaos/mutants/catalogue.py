@@ -92,13 +92,20 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "parked after the checkpoint",
         "projector/folds.py",
-        "            folded, parked = await self._fold(steps, survived)\n",
+        "            folded, parked = await self._fold(steps, expected, survived)\n",
         "            if self._parked and expected != checkpoint:\n"
         "                early = Batch(*self._unit, expected, checkpoint, (), ())\n"
         "                await self._store.apply(early)\n"
         "                expected = checkpoint\n"
-        "            folded, parked = await self._fold(steps, survived)\n",
+        "            folded, parked = await self._fold(steps, expected, survived)\n",
         (_STAGES, _SIMULATE, _POISON),
+    ),
+    Mutant(
+        "what an event waits for is told by a store that came back",
+        "projector/folds.py",
+        "            await self.check(expected)\n        away",
+        "            pass\n        away",
+        (_STAGES,),
     ),
     Mutant(
         "later events of a parked document not held back",

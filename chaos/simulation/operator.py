@@ -9,9 +9,10 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from readside.adapters.memory.database import Tables
 from readside.adapters.memory.leases import MemoryLeases
 from readside.adapters.memory.ledger import MemoryLedger
-from readside.adapters.memory.parking import MemoryParking
+from readside.adapters.memory.parking import MemoryParking, Name
 from readside.adapters.memory.store import MemoryStore, PiecemealStore
 from readside.core.errors import ReadsideError
 from readside.core.folding import UNROUTED
@@ -95,19 +96,14 @@ class Operator(Body):
 
     async def discard(self, document: ParkedDocument, *, whole: bool) -> None:
         """``readside dead-letters discard``."""
-        acts = self._world.acts
-        acts.touched.add((document.projection, document.key))
-        acts.discarded |= {
-            (document.projection, document.partition, at)
-            for at in self._letters.positions(document)
-            if whole or at.encode() == document.position
-        }
+        self._world.acts.touched.add((document.projection, document.key))
         await self._letters.discard(document, whole=whole)
 
     async def give_up(self, projection: str) -> None:
         """``readside reset --give-up``."""
         world = self._world
         world.acts.shaken.add(projection)
+        world.acts.halfway.add(projection)
         database = world.database
 
         async def forget_notes() -> None:
@@ -123,6 +119,7 @@ class Operator(Body):
             forget_notes,
             give_up=True,
         )
+        world.acts.halfway.discard(projection)
         if not world.acts.restarting:
             world.acts.shaken.discard(projection)
 
@@ -156,13 +153,28 @@ class _Emptied(MemoryStore):
         return removed
 
 
+class _Noted(MemoryParking):
+    """Notes what was given up in the same instant: more may come in until then."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.database)
+        self._acts = world.acts
+
+    def _give_up(
+        self, tables: Tables, unit: Unit, key: str, position: Position, *, whole: bool
+    ) -> list[Name]:
+        gone = super()._give_up(tables, unit, key, position, whole=whole)
+        self._acts.discarded |= {(unit.projection, unit.partition, at) for _, _, at in gone}
+        return gone
+
+
 class _Letters:
     """The parked documents in the model; see operate.dead_letters.Letters."""
 
     def __init__(self, world: World, life: Life) -> None:
         self._database = world.database
         self._life = life
-        self._memory = MemoryParking(world.database)
+        self._memory = _Noted(world)
         self._parking: MemoryParking = gated(self._memory, "parking", life)
 
     def find(self) -> list[ParkedDocument]:
@@ -187,10 +199,6 @@ class _Letters:
             event_type="",
             parking=tables.parked_documents[unit, key].name,
         )
-
-    def positions(self, document: ParkedDocument) -> list[Position]:
-        name = _name(document)
-        return [other[2] for other in self._database.tables.parked_events if other[:2] == name]
 
     async def waiting(self, document: ParkedDocument, limit: int) -> Sequence[Waiting]:
         return (await self._parking.waiting(*_name(document)))[:limit]

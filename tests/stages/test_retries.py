@@ -20,10 +20,10 @@ UNIT = Unit("fragile", 0)
 class Pipeline:
     """One projection whose handler is mended by `mended.append`."""
 
-    def __init__(self):
+    def __init__(self, gate=None):
         self.mended = []
         every = projections(lambda: bool(self.mended))
-        self.world = World({"fragile": every["fragile"]}, Shape(partitions=1))
+        self.world = World({"fragile": every["fragile"]}, Shape(partitions=1), gate)
 
     async def commit(self, *events):
         self.world.database.commit(*events)
@@ -78,6 +78,42 @@ def test_a_store_that_goes_back_behind_a_retry_gets_it_again(restart):
             await world.clock.sleep(10)
         await pipeline.commit(Wrote("a", 4, "-"))
         assert pipeline.numbers() == [1, 2, 3, 4]
+        await world.close()
+
+    run(story())
+
+
+class EmptyAtLoad:
+    """A gate which has the store emptied before documents are loaded, once, when it is told to."""
+
+    def __init__(self):
+        self.world = None
+
+    async def before(self, call):
+        if call == "store.load" and self.world is not None:
+            self.world.library.wipe()
+            self.world = None
+
+    async def after(self, call):
+        pass
+
+
+def test_what_an_event_waits_for_is_never_told_by_a_store_that_came_back_empty():
+    """It would stay so: with the store emptied once more, a retry overtook what comes before."""
+
+    async def story():
+        gate = EmptyAtLoad()
+        pipeline = Pipeline(gate)
+        world = pipeline.world
+        world.start()
+        await pipeline.commit(Wrote("a", 1, "-"))
+        gate.world = world
+        await pipeline.commit(Spoiled("a", 2), Wrote("a", 3, "-"))
+        assert gate.world is None
+        assert pipeline.numbers() == [1]
+        first, second = await MemoryParking(world.database).waiting(UNIT, "a")
+        assert first.base == first.record.predecessor.encode()
+        assert second.base == first.record.position.encode()
         await world.close()
 
     run(story())

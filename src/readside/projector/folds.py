@@ -127,7 +127,7 @@ class Folds:
             if self._lately:
                 await self.check(expected)  # never on what came back older or empty
                 await self._repeat_retries(expected.position, self._lately)
-            folded, parked = await self._fold(steps, survived)
+            folded, parked = await self._fold(steps, expected, survived)
             if folded is None:
                 steps = self._route(records, untried)  # an operator freed a document meanwhile
                 continue
@@ -200,7 +200,10 @@ class Folds:
             self._weight = max(1, mean, self._weight * 7 // 8)
 
     async def _fold(
-        self, steps: list[FoldStep], survived: Callable[[], Awaitable[None]] | None
+        self,
+        steps: list[FoldStep],
+        expected: Checkpoint,
+        survived: Callable[[], Awaitable[None]] | None,
     ) -> tuple[Folded | None, tuple[tuple[str, str], ...]]:
         free, waiting = self._split(steps)
         keys = list(dict.fromkeys(step.key for step in free))
@@ -214,6 +217,9 @@ class Folds:
             await survived()
         if not folded.poisons and not waiting:
             return folded, ()
+        if folded.poisons:
+            # What was loaded says what they wait for, and that stays: not what came back older or empty.
+            await self.check(expected)
         away = await self._park(folded, waiting)
         if away is None:
             return None, ()

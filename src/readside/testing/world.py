@@ -90,6 +90,10 @@ class Acts:
     discarded: set[tuple[str, int, Position]] = field(default_factory=set)
     #: Projections of which nothing can be said until they are begun again, or found in step.
     shaken: set[str] = field(default_factory=set)
+    #: Projections of which a reset was begun and did not come to its end: it has to be repeated.
+    halfway: set[str] = field(default_factory=set)
+    #: Checkpoints, by projection and partition, that stood after the end of a log which went back.
+    outran: set[tuple[str, int, Checkpoint]] = field(default_factory=set)
     #: Whether the history restarts and perhaps nobody has seen it yet: what is begun again meanwhile
     #: may begin in the old one.
     restarting: bool = False

@@ -98,7 +98,11 @@ class MemoryParking:
 
     async def discard(self, unit: Unit, key: str, position: Position, *, whole: bool) -> int:
         """Give up the event that fails, or all that wait; say how many."""
-        tables = await self._database.reach()
+        return len(self._give_up(await self._database.reach(), unit, key, position, whole=whole))
+
+    def _give_up(
+        self, tables: Tables, unit: Unit, key: str, position: Position, *, whole: bool
+    ) -> list[Name]:
         events = tables.parked_events
         of_document = sorted(name for name in events if name[:2] == (unit, key))
         gone = of_document if whole else [name for name in of_document if name[2] == position]
@@ -109,7 +113,7 @@ class MemoryParking:
             for other in of_document:
                 if other in events and events[other].base == name[2].encode():
                     events[other] = events[other]._replace(base=needs)
-        return len(gone)
+        return gone
 
     @asynccontextmanager
     async def freeing(self, unit: Unit, key: str) -> AsyncIterator[bool]:
