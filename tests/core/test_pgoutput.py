@@ -190,3 +190,34 @@ def test_feedback_is_the_standby_status_update_of_the_documentation(lsn, now, re
     # Byte1('r'), Int64 written, Int64 flushed, Int64 applied, Int64 time since 2000, Byte1 reply.
     expected = b"r" + pack("!QQQqb", lsn, lsn, lsn, now - 946_684_800_000_000, reply)
     assert pgoutput.feedback(lsn, now, reply=reply) == expected
+
+
+TEXT = st.binary(max_size=20)
+
+
+@given(OID, st.tuples(*[TEXT] * 5, st.one_of(st.none(), TEXT)), st.binary(max_size=30))
+def test_a_row_of_six_is_read_without_a_loop(oid, values, before):
+    data = b"I" + pack("!I", oid) + b"N" + row(list(values))
+    assert data.startswith(pgoutput.head_of_six(oid))
+    assert pgoutput.six(before + data, len(before)) == (*values[:5], values[5] or b"")
+    assert pgoutput.inserted(before + data, len(before)) == (oid, list(values))
+
+
+@given(st.tuples(*[TEXT] * 6), st.integers(0, 4), st.data())
+def test_what_is_no_row_of_six_is_refused(values, nth, data):
+    whole = b"I" + pack("!I", 7) + b"N" + row(list(values))
+    broken = [
+        whole[: data.draw(st.integers(0, len(whole) - 1))],
+        whole + b"\0",
+        b"I" + pack("!I", 7) + b"N" + row([*values[:nth], None, *values[nth + 1 :]]),
+        b"I" + pack("!I", 7) + b"N" + row([*values, b"seven"]),
+        b"I" + pack("!I", 7) + b"N" + row(list(values[:5])),
+    ]
+    for one in broken:
+        # Where a NULL is, lengths are read from elsewhere: by chance they may even fit.
+        with suppress(DecodeError):
+            found = pgoutput.six(one)
+            assert sum(map(len, found)) < len(one)
+    for one in (*broken[:2], broken[3]):
+        with pytest.raises(DecodeError):
+            pgoutput.six(one)

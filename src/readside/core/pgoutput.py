@@ -22,6 +22,7 @@ _U32 = Struct("!I")
 _I16 = Struct("!h")
 _MESSAGE = Struct("!BQ")
 _COLUMN = Struct("!Ii")
+_SIX = Struct("!cIch")
 _XLOG_DATA = Struct("!QQq")
 _KEEPALIVE = Struct("!Qqb")
 _FEEDBACK = Struct("!cQQQqb")
@@ -183,6 +184,46 @@ def inserted(data: bytes, at: int = 0) -> tuple[int, list[Value]]:
         return _U32.unpack_from(data, at + 1)[0], _values(data, at + 6)[0]
     except (error, IndexError) as problem:
         raise DecodeError("A pgoutput message b'I' is cut short or damaged.") from problem
+
+
+def head_of_six(oid: int) -> bytes:
+    """How an `Insert` into a table begins of which six columns are told."""
+    return _SIX.pack(b"I", oid, b"N", 6)
+
+
+def six(data: bytes, at: int = 0) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes]:
+    """Read an `Insert` of six columns, of which only the last may be NULL: that is told as empty.
+
+    The same as `inserted`, without its loop, which takes a third of the time of a row.
+
+    Raises:
+        DecodeError: it is cut short, or another of its columns is NULL.
+    """
+    length_of = _U32.unpack_from
+    try:
+        start_1 = at + 13
+        end_1 = start_1 + length_of(data, at + 9)[0]
+        start_2 = end_1 + 5
+        end_2 = start_2 + length_of(data, end_1 + 1)[0]
+        start_3 = end_2 + 5
+        end_3 = start_3 + length_of(data, end_2 + 1)[0]
+        start_4 = end_3 + 5
+        end_4 = start_4 + length_of(data, end_3 + 1)[0]
+        start_5 = end_4 + 5
+        end_5 = start_5 + length_of(data, end_4 + 1)[0]
+        last = b""
+        end = end_5 + 1
+        if data[end_5] != 0x6E:  # n
+            end = end_5 + 5 + length_of(data, end)[0]
+            last = data[end_5 + 5 : end]
+    except (error, IndexError) as problem:
+        raise DecodeError("A pgoutput message b'I' is cut short or damaged.") from problem
+    if end != len(data):  # slices do not complain, and a NULL has no length
+        raise DecodeError("A pgoutput message b'I' is not of six columns.")
+    return (
+        data[start_1:end_1], data[start_2:end_2], data[start_3:end_3],
+        data[start_4:end_4], data[start_5:end_5], last,
+    )  # fmt: skip
 
 
 def _values(data: bytes, at: int) -> tuple[list[Value], int]:

@@ -30,6 +30,8 @@ _new = tuple.__new__
 _ENOUGH = 1000
 #: Seconds between unasked status messages: well below wal_sender_timeout.
 _STATUS_EVERY = 2.0
+#: The columns as they come since PostgreSQL 15, which sends those that were asked for and no others.
+_USUAL = ("id", "aggregateid", "type", "payload", "version", "headers")
 #: Where the prefix begins in the frame of a message: after the frame's head, kind, flags and place.
 _PREFIX_AT = 35
 #: The prefixes of a frame's message that mean something, up to their end.
@@ -63,6 +65,8 @@ class OutboxReader:
         self._epoch = epoch
         #: For each table, how to take what matters out of a row's columns; none of it is NULL but the headers.
         self._pick: dict[int, Callable[[list[Any]], tuple[Any, ...]]] = {}
+        #: How a row begins of the table that was told last, if its columns are the usual ones.
+        self._usual = b"?"
         self._open = False
         self._lsn = 0
         self._ordinal = 0
@@ -88,8 +92,11 @@ class OutboxReader:
         return events
 
     def _row(self, frame: bytes) -> Captured:
-        oid, values = pgoutput.inserted(frame, 25)
-        id_, type_, key, version, payload, headers = self._pick[oid](values)
+        if frame.startswith(self._usual, 25):
+            id_, key, type_, payload, version, headers = pgoutput.six(frame, 25)
+        else:
+            oid, values = pgoutput.inserted(frame, 25)
+            id_, type_, key, version, payload, headers = self._pick[oid](values)
         self._ordinal += 1
         # tuple's own constructor: that of a NamedTuple is a Python function around it.
         return _new(
@@ -179,6 +186,8 @@ class OutboxReader:
                 self.settled = max(self.settled, end_lsn)
             case pgoutput.Relation(oid=oid, name=name, columns=columns):
                 self._pick[oid] = _picker(name, columns)
+                if columns == _USUAL:
+                    self._usual = pgoutput.head_of_six(oid)
             case pgoutput.Message(prefix=prefix, content=content):
                 if prefix == MARK and content.startswith(self._marked):
                     self.mark = content
