@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import psycopg
@@ -20,7 +21,8 @@ from readside.adapters.postgres.messages import admit, end_messages, forget_mess
 from readside.adapters.postgres.migrations import migrate, packaged
 from readside.adapters.postgres.names import COLUMNS, Names, checked_name
 from readside.adapters.postgres.partitions import tend_partitions
-from readside.core.errors import RefusedError, SchemaError, SettingsError
+from readside.adapters.postgres.session import rows
+from readside.core.errors import RefusedError, SchemaError, SettingsError, UnavailableError
 from readside.core.position import format_lsn, parse_lsn
 
 _PACKAGE = "readside.adapters.postgres"
@@ -192,7 +194,7 @@ async def _capture(
         await cut(connection, names, capture, done)
         return
     await forget_messages(connection, names)
-    await drop_slot(connection, names.slot)
+    await _drop_passed_on(connection, names.slot)
     await create_slot(connection, names.slot)
     try:
         await cut(connection, names, capture, done)
@@ -253,6 +255,25 @@ async def drop_slot(connection: Connection, slot: str) -> None:
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
         " WHERE slot_name = %s AND NOT active",
         [slot],
+    )
+
+
+async def _drop_passed_on(connection: Connection, slot: str) -> None:
+    """Drop a slot whose reader has nothing more to read, and may not be quite gone.
+
+    Raises:
+        UnavailableError: somebody goes on reading it.
+    """
+    for attempt in range(60):
+        await drop_slot(connection, slot)
+        if not await rows(
+            connection, "SELECT FROM pg_replication_slots WHERE slot_name = %s", [slot]
+        ):
+            return
+        await asyncio.sleep(min(0.02 * (attempt + 1), 0.5))
+    raise UnavailableError(
+        f"Slot {slot} is still read, though the outbox was handed over to polling.",
+        mend="end its reader (pg_replication_slots has active_pid), and repeat",
     )
 
 
