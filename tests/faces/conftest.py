@@ -137,6 +137,11 @@ class Desk:
     def write(self, name: str, text: str) -> None:
         (self.directory / name).write_text(text)
 
+    def extend(self, text: str) -> None:
+        """Add to the module of the app."""
+        module = self.directory / "shop.py"
+        module.write_text(module.read_text() + text)
+
     def _options(self, environment: dict[str, str]) -> dict[str, object]:
         return {
             "cwd": self.directory,
@@ -147,8 +152,15 @@ class Desk:
 
     def do(self, *arguments: str, **environment: str) -> Said:
         """Run a command to its end."""
+        return self._run([COMMAND, *arguments], environment)
+
+    def run_program(self) -> Said:
+        """Run the module of the app as a program, to its end."""
+        return self._run([sys.executable, "shop.py"], {})
+
+    def _run(self, command: list[str], environment: dict[str, str]) -> Said:
         done = subprocess.run(
-            [COMMAND, *arguments],
+            command,
             capture_output=True,
             timeout=PATIENCE,
             check=False,

@@ -3,36 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
-PROGRAM = """
-import asyncio
-
-import readside
-
-app = readside.App("{name}")
-
-
-class UserCreated(readside.Event, key="id"):
-    id: int
-    name: str
-
-
-class User(readside.View):
-    id: int
-    name: str
-
-
-users = app.projection("user", User)
-
-
-@users.on
-def created(event: UserCreated) -> User:
-    return User(event.id, event.name)
-
+#: Behind the module that every desk has.
+MAIN = """
 
 async def main() -> None:
     async with app:
@@ -46,28 +21,22 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    import asyncio
+
     asyncio.run(main())
 """
 
 
 @pytest.mark.parametrize("mode", ["wait", "inline"])
 def test_one_setting_moves_the_same_program(desk, servers, make_app, mode):
-    desk.write("shop.py", PROGRAM.format(name=desk.name))
+    desk.extend(MAIN)
     make_app(name=desk.name)  # its slot goes at the end
     desk.use(write_store=servers.write_store, broker=servers.broker, read_store=servers.read_store)
     desk.use(mode=mode)
     assert desk.do("init", "shop:app").code == 0
     desk.start("run", "shop:app").until("relay streaming")
-    said = subprocess.run(
-        [sys.executable, "shop.py"],
-        cwd=desk.directory,
-        env=desk.environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert said.stdout == "all seen at once\n", said.stderr
+    said = desk.run_program()
+    assert said.out == "all seen at once\n", said.err
     status = json.loads(desk.do("status", "shop:app", "--json").out)
     states = {one["name"]: one["state"] for one in status["projections"]}
     assert states == {"user": "inline" if mode == "inline" else "following"}
@@ -82,7 +51,6 @@ def test_a_mode_that_there_is_not_is_refused_with_those_there_are(desk):
 
 
 def test_from_inline_to_waiting_init_says_what_has_to_be_done_first(desk, servers, make_app):
-    desk.write("shop.py", PROGRAM.format(name=desk.name))
     make_app(name=desk.name)
     desk.use(write_store=servers.write_store, broker=servers.broker, read_store=servers.read_store)
     assert desk.do("init", "shop:app", READSIDE_MODE="inline").code == 0

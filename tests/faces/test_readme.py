@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 README = Path(__file__).parent.parent.parent / "README.md"
@@ -14,16 +12,8 @@ def test_the_example_runs_as_it_stands_there(desk):
     (program,) = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
     desk.write("shop.py", program)
     desk.start("run", "shop:app").until("relay streaming; user following")
-    said = subprocess.run(
-        [sys.executable, "shop.py"],
-        cwd=desk.directory,
-        env=desk.environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert said.stdout == "User(id=1, name='Ada', email='ada@example.com')\n", said.stderr
+    said = desk.run_program()
+    assert said.out == "User(id=1, name='Ada', email='ada@example.com')\n", said.err
     assert desk.do("status", "shop:app").code == 0
     assert "nothing is parked" in desk.do("dead-letters", "list", "shop:app").out
     assert "1 documents removed" in desk.do("reset", "shop:app", "user", "--yes").out

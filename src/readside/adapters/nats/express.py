@@ -19,7 +19,8 @@ from nats.errors import ConnectionClosedError, MaxPayloadError
 Taker = Callable[[bytes, bytes, bytes, bytes], None]
 
 #: How a block of headers begins; a word of the server's own has a status behind it.
-BLOCK = b"NATS/1.0\r\n"
+_BLOCK = "NATS/1.0\r\n"
+_BEGINNING = _BLOCK.encode()
 
 #: Bytes handed to the client at once: it waits itself when 2 MB wait to be sent.
 _AT_ONCE = 128 * 1024
@@ -44,7 +45,7 @@ class Express(Client):
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
     ) -> None:
         take = self._takers.get(sid)
-        if take is not None and reply and (headers is None or headers.startswith(BLOCK)):
+        if take is not None and reply and (headers is None or headers.startswith(_BEGINNING)):
             take(subject, reply, data, headers or b"")
         else:
             await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]  # None is what it gets
@@ -60,11 +61,11 @@ class Express(Client):
         parts: list[bytes] = []
         size = 0
         for subject, lines, payload in messages:
-            length = len(BLOCK) + len(lines) + 2
+            length = len(_BLOCK) + len(lines) + 2
             total = length + len(payload)
             if total > largest:
                 raise MaxPayloadError
-            head = f"HPUB {subject} {length} {total}\r\nNATS/1.0\r\n{lines}\r\n"
+            head = f"HPUB {subject} {length} {total}\r\n{_BLOCK}{lines}\r\n"
             parts += (head.encode("ascii"), payload, b"\r\n")
             size += total
             if size > _AT_ONCE:
