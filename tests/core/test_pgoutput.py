@@ -193,9 +193,13 @@ def test_feedback_is_the_standby_status_update_of_the_documentation(lsn, now, re
 
 
 TEXT = st.binary(max_size=20)
+UUID = st.uuids().map(lambda found: str(found).encode())
+VERSION = st.one_of(st.just(b"1"), TEXT)
 
 
-@given(OID, st.tuples(*[TEXT] * 5, st.one_of(st.none(), TEXT)), st.binary(max_size=30))
+@given(
+    OID, st.tuples(UUID, *[TEXT] * 3, VERSION, st.one_of(st.none(), TEXT)), st.binary(max_size=30)
+)
 def test_a_row_of_six_is_read_without_a_loop(oid, values, before):
     data = b"I" + pack("!I", oid) + b"N" + row(list(values))
     assert data.startswith(pgoutput.head_of_six(oid))
@@ -203,7 +207,7 @@ def test_a_row_of_six_is_read_without_a_loop(oid, values, before):
     assert pgoutput.inserted(before + data, len(before)) == (oid, list(values))
 
 
-@given(st.tuples(*[TEXT] * 6), st.integers(0, 4), st.data())
+@given(st.tuples(UUID, *[TEXT] * 3, VERSION, TEXT), st.integers(1, 4), st.data())
 def test_what_is_no_row_of_six_is_refused(values, nth, data):
     whole = b"I" + pack("!I", 7) + b"N" + row(list(values))
     broken = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from operator import attrgetter, eq
+from operator import attrgetter, is_
 from typing import NamedTuple
 
 from readside.core.partition import partition_of
@@ -65,9 +65,9 @@ class Sifted(NamedTuple):
 def sift(applied: Head, records: list[Record]) -> Sifted:
     """Take what is next, drop duplicates, stop at a hole or a fork."""
     if judge(applied, records[0]) is Verdict.NEXT and all(
-        map(eq, map(_POSITION, records), map(_PREDECESSOR, records[1:]))
+        map(is_, map(_POSITION, records), map(_PREDECESSOR, records[1:]))
     ):
-        # By far the most frequent: a whole batch in order.
+        # By far the most frequent: a whole batch in order, as one chain or one reader has made it.
         return Sifted(records, None, Verdict.NEXT)
     fresh: list[Record] = []
     for record in records:
@@ -93,15 +93,16 @@ class Chain:
 
     def stamp(self, events: Iterable[Captured]) -> list[Record]:
         """Turn captured events into records, and move the heads."""
-        heads = self.heads
-        count = len(heads)
+        # Lists of their own, so that there is no head for each record.
+        positions, counts = [[*column] for column in zip(*self.heads, strict=True)]
+        partitions = len(positions)
         records = []
         for position, id_, type_, key, version, payload, recorded_at, headers in events:
-            number = partition_of(key, count)
-            predecessor, nth = heads[number]
-            nth += 1
+            number = partition_of(key, partitions)
+            predecessor = positions[number]
+            positions[number] = position
+            counts[number] = nth = counts[number] + 1
             # tuple's own constructor: that of a NamedTuple is a Python function around it.
-            heads[number] = _new(Head, (position, nth))
             records.append(
                 _new(
                     Record,
@@ -111,6 +112,7 @@ class Chain:
                     ),
                 )
             )  # fmt: skip
+        self.heads = [*map(Head, positions, counts)]
         return records
 
     def watermark(self, partition: int, position: Position) -> Watermark:

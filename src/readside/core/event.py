@@ -180,8 +180,10 @@ class Decoder:
 
     def __init__(self, event: type[Event]) -> None:
         self._event = event
-        self._version = event.__event_version__
-        self._decode = msgspec.json.Decoder(event).decode
+        #: The version that the class has now.
+        self.version = event.__event_version__
+        #: `decode` of that version with msgspec's own errors, and without the call around it.
+        self.read: Callable[[bytes], Event] = msgspec.json.Decoder(event).decode
 
     def decode(self, version: int, payload: bytes) -> Event:
         """Decode, through the upcasters where the payload is of an older version.
@@ -192,8 +194,8 @@ class Decoder:
             DecodeError: the payload does not fit, or an upcaster is missing or fails.
         """
         try:
-            if version == self._version:
-                return self._decode(payload)
+            if version == self.version:
+                return self.read(payload)
             return self._upcast(version, payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise DecodeError(

@@ -22,7 +22,11 @@ _U32 = Struct("!I")
 _I16 = Struct("!h")
 _MESSAGE = Struct("!BQ")
 _COLUMN = Struct("!Ii")
-_SIX = Struct("!cIch")
+_SIX = Struct("!cIchcI")
+#: A UUID's text; the next column's kind and length.
+_UUID = Struct("!36sxI")
+#: How a row of six mostly ends: with version 1 and without headers.
+_ONE_AND_NULL = b"t\0\0\0\x011n"
 _XLOG_DATA = Struct("!QQq")
 _KEEPALIVE = Struct("!Qqb")
 _FEEDBACK = Struct("!cQQQqb")
@@ -187,43 +191,47 @@ def inserted(data: bytes, at: int = 0) -> tuple[int, list[Value]]:
 
 
 def head_of_six(oid: int) -> bytes:
-    """How an `Insert` into a table begins of which six columns are told."""
-    return _SIX.pack(b"I", oid, b"N", 6)
+    """How an `Insert` into a table begins of which six columns are told, and the first is a UUID."""
+    return _SIX.pack(b"I", oid, b"N", 6, b"t", 36)
 
 
 def six(data: bytes, at: int = 0) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes]:
-    """Read an `Insert` of six columns, of which only the last may be NULL: that is told as empty.
+    """Read an `Insert` which begins as `head_of_six` says; only its last column may be NULL: that is told as empty.
 
-    The same as `inserted`, without its loop, which takes a third of the time of a row.
+    The same as `inserted`, without its loop, which takes half of the time of a row.
 
     Raises:
         DecodeError: it is cut short, or another of its columns is NULL.
     """
     length_of = _U32.unpack_from
     try:
-        start_1 = at + 13
-        end_1 = start_1 + length_of(data, at + 9)[0]
-        start_2 = end_1 + 5
-        end_2 = start_2 + length_of(data, end_1 + 1)[0]
+        first, length = _UUID.unpack_from(data, at + 13)
+        start_2 = at + 54
+        end_2 = start_2 + length
         start_3 = end_2 + 5
         end_3 = start_3 + length_of(data, end_2 + 1)[0]
         start_4 = end_3 + 5
         end_4 = start_4 + length_of(data, end_3 + 1)[0]
-        start_5 = end_4 + 5
-        end_5 = start_5 + length_of(data, end_4 + 1)[0]
-        last = b""
-        end = end_5 + 1
-        if data[end_5] != 0x6E:  # n
-            end = end_5 + 5 + length_of(data, end)[0]
-            last = data[end_5 + 5 : end]
+        tail = data[end_4:]
+        if tail == _ONE_AND_NULL:
+            fifth, last = b"1", b""
+        else:
+            fifth, last = _last_two(tail)
     except (error, IndexError) as problem:
         raise DecodeError("A pgoutput message b'I' is cut short or damaged.") from problem
-    if end != len(data):  # slices do not complain, and a NULL has no length
+    return first, data[start_2:end_2], data[start_3:end_3], data[start_4:end_4], fifth, last
+
+
+def _last_two(data: bytes) -> tuple[bytes, bytes]:
+    end = 5 + _U32.unpack_from(data, 1)[0]
+    last = b""
+    stop = end + 1
+    if data[end] != 0x6E:  # n
+        stop = end + 5 + _U32.unpack_from(data, stop)[0]
+        last = data[end + 5 : stop]
+    if stop != len(data):  # slices do not complain, and a NULL has no length
         raise DecodeError("A pgoutput message b'I' is not of six columns.")
-    return (
-        data[start_1:end_1], data[start_2:end_2], data[start_3:end_3],
-        data[start_4:end_4], data[start_5:end_5], last,
-    )  # fmt: skip
+    return data[5:end], last
 
 
 def _values(data: bytes, at: int) -> tuple[list[Value], int]:

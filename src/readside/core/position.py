@@ -73,18 +73,23 @@ def format_lsn(lsn: int) -> str:
 
 
 class Encoder:
-    """Encodes many positions; where they come from few transactions, in a third of the time."""
+    """Encodes many positions; where they come from few transactions, in a third of the time.
 
-    __slots__ = ("_epoch", "_lsn", "_stem")
+    Args:
+        prefix: what each text is to begin with.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_epoch", "_lsn", "_prefix", "_stem")
+
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self._epoch = self._lsn = -1
         self._stem = ""
 
     def encode(self, position: Position) -> str:
-        """The same text as `Position.encode`."""
+        """The same text as `Position.encode`, behind the prefix."""
         epoch, lsn, ordinal = position
         if lsn != self._lsn or epoch != self._epoch:
             self._epoch, self._lsn = epoch, lsn
-            self._stem = position.encode()[:-8]
+            self._stem = self._prefix + position.encode()[:-8]
         return f"{self._stem}{ordinal:08x}"

@@ -29,7 +29,16 @@ _EVENT_AND_VIEW = 2
 class Route:
     """One handler of a projection: an event class, its documents' keys, the function."""
 
-    __slots__ = ("_decoder", "_keys", "by_own_key", "event", "handler", "wants_view")
+    __slots__ = (
+        "_decoder",
+        "_keys",
+        "by_own_key",
+        "event",
+        "handler",
+        "read",
+        "version",
+        "wants_view",
+    )
 
     def __init__(
         self,
@@ -47,6 +56,8 @@ class Route:
         self.wants_view = wants_view
         self._keys = keys
         self._decoder = Decoder(event)
+        #: For the hot path; see Decoder.
+        self.version, self.read = self._decoder.version, self._decoder.read
 
     def decode(self, record: Record) -> Event:
         """The record's event; raises DecodeError."""

@@ -86,7 +86,8 @@ class Shipping:
         if events:
             self._taken = events[-1].position.lsn
         records = self._chain.stamp(events)
-        self._recorded_at.update({record.partition: record.recorded_at for record in records})
+        for index in self._last_of_each(records):
+            self._recorded_at[records[index].partition] = records[index].recorded_at
         if not self._tails:
             return records
         tails = self._tails
@@ -105,17 +106,19 @@ class Shipping:
 
     def tell(self, records: list[Record], settled: int) -> list[Record]:
         """Let the last record of each partition say how far the source has told, if that is beyond it."""
-        told: set[int] = set()
-        for index in range(len(records) - 1, -1, -1):
-            record = records[index]
-            if record.partition in told:
-                continue
-            told.add(record.partition)
-            if settled > record.position.lsn:
-                records[index] = record._replace(settled=settled)
-            if len(told) == len(self.heads):
-                break
+        for index in self._last_of_each(records):
+            if settled > records[index].position.lsn:
+                records[index] = records[index]._replace(settled=settled)
         return records
+
+    def _last_of_each(self, records: Sequence[Record]) -> list[int]:
+        """Where the last record of each partition is."""
+        found: dict[int, int] = {}
+        for index in range(len(records) - 1, -1, -1):
+            found.setdefault(records[index].partition, index)
+            if len(found) == len(self.heads):
+                break
+        return [*found.values()]
 
     def shipped(self, settled: int) -> None:
         """Note that everything taken is with the broker, and how far the source has told."""

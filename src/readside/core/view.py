@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, TypeVar, dataclass_transform
 
 import msgspec
@@ -27,7 +28,8 @@ class ViewCodec(Generic[ViewT]):
     def __init__(self, view: type[ViewT]) -> None:
         self.view = view
         self.encode = msgspec.json.Encoder().encode
-        self._decoder: msgspec.json.Decoder[ViewT] = msgspec.json.Decoder(view)
+        #: `decode` with msgspec's own errors, and without the call around it.
+        self.read: Callable[[bytes], ViewT] = msgspec.json.Decoder(view).decode
 
     def decode(self, document: bytes) -> ViewT:
         """Read a document.
@@ -36,7 +38,7 @@ class ViewCodec(Generic[ViewT]):
             DecodeError: it does not fit the view's fields.
         """
         try:
-            return self._decoder.decode(document)
+            return self.read(document)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise DecodeError(
                 f"A stored document does not fit {self.view.__name__}: {error}",

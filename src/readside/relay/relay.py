@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 
 from readside.core.backoff import Backoff
 from readside.core.complaints import Complaints
@@ -25,6 +26,7 @@ from readside.ports.traits import Promise
 log = logging.getLogger("readside.relay")
 
 _STANDBY_PATIENCE = 0.5
+_PARTITION = attrgetter("partition")
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ class Relay:
             shipping.shipped(chunk.settled)
             if not chunk.events or chunk.settled > chunk.events[-1].position.lsn:
                 shipping.mark()
-            for partition in {record.partition for record in records}:
+            for partition in set(map(_PARTITION, records)):
                 heartbeats.touched(partition)
             await self._announce(shipping, heartbeats)
         raise _Rewound

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import ClassVar
@@ -14,11 +14,13 @@ from readside.core.record import Record, Watermark
 from readside.ports.broker import BrokerTraits, Delivery, Subscription
 from readside.ports.traits import Promise
 
-#: Records that wait for one subscriber before the relay has to wait.
-_FULL = 4000
+#: Records that wait for one subscriber before the relay has to wait. Few: what lies long leaves the
+#: processor's cache, and with 4,000 the same work took a third more CPU.
+_FULL = 250
 #: Bytes that wait for one subscriber before the relay has to wait.
 _FULL_BYTES = 8 * 1024 * 1024
 
+_PARTITION = attrgetter("partition")
 _PAYLOAD = attrgetter("payload")
 
 
@@ -51,9 +53,9 @@ class DirectBroker:
 
     async def publish(self, records: Sequence[Record]) -> None:
         """See ports.broker; waits where a reader has enough to do."""
-        by_partition: dict[int, list[Record]] = {}
-        for record in records:
-            by_partition.setdefault(record.partition, []).append(record)
+        by_partition: defaultdict[int, list[Record]] = defaultdict(list)
+        for partition, record in zip(map(_PARTITION, records), records, strict=True):
+            by_partition[partition].append(record)
         for partition, some in by_partition.items():
             for reader in list(self._readers.get(partition, ())):
                 await reader.put(some)

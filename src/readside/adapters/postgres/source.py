@@ -32,6 +32,8 @@ _ENOUGH = 1000
 _STATUS_EVERY = 2.0
 #: The columns as they come since PostgreSQL 15, which sends those that were asked for and no others.
 _USUAL = ("id", "aggregateid", "type", "payload", "version", "headers")
+#: Where the data begins in a frame that has some.
+_DATA_AT = 25
 #: Where the prefix begins in the frame of a message: after the frame's head, kind, flags and place.
 _PREFIX_AT = 35
 #: The prefixes of a frame's message that mean something, up to their end.
@@ -65,7 +67,9 @@ class OutboxReader:
         self._epoch = epoch
         #: For each table, how to take what matters out of a row's columns; none of it is NULL but the headers.
         self._pick: dict[int, Callable[[list[Any]], tuple[Any, ...]]] = {}
-        #: How a row begins of the table that was told last, if its columns are the usual ones.
+        #: Tables with the usual columns; partitions are told as well, though rows come as their parent's.
+        self._sixes: set[int] = set()
+        #: How a row begins of the table of the latest row, if its columns are the usual ones.
         self._usual = b"?"
         self._open = False
         self._lsn = 0
@@ -77,8 +81,11 @@ class OutboxReader:
         events: list[Captured] = []
         while frames and len(events) < limit and self.mark is None:
             frame = frames.popleft()
-            if frame[0] == 0x77:  # noqa: PLR2004 - w: data, the hot path
-                kind = frame[25]
+            if frame.startswith(self._usual, _DATA_AT):
+                frames.appendleft(frame)
+                self._usual_rows(frames, events, limit)
+            elif frame[0] == 0x77:  # noqa: PLR2004 - w: data, the hot path
+                kind = frame[_DATA_AT]
                 if kind == 0x49:  # noqa: PLR2004 - I: a new row
                     events.append(self._row(frame))
                 elif kind == 0x4D:  # noqa: PLR2004 - M: a message
@@ -86,19 +93,51 @@ class OutboxReader:
                         frames.appendleft(frame)
                         break
                 else:
-                    self._other(pgoutput.decode(frame[25:]))
+                    self._other(pgoutput.decode(frame[_DATA_AT:]))
             else:
                 self._keepalive(frame)
         return events
 
+    def _usual_rows(self, frames: deque[bytes], events: list[Captured], limit: int) -> None:
+        """Take the rows at hand which look as usual. The hot path: without a call or an attribute too many."""
+        usual, six, take, keep = self._usual, pgoutput.six, frames.popleft, events.append
+        epoch, lsn, ordinal, committed_at = (
+            self._epoch,
+            self._lsn,
+            self._ordinal,
+            self._committed_at,
+        )
+        for _ in range(min(limit - len(events), len(frames))):
+            frame = take()
+            if not frame.startswith(usual, _DATA_AT):
+                frames.appendleft(frame)
+                break
+            id_, key, type_, payload, version, headers = six(frame, _DATA_AT)
+            ordinal += 1
+            # tuple's own constructor: that of a NamedTuple is a Python function around it.
+            keep(
+                _new(
+                    Captured,
+                    (
+                        _new(Position, (epoch, lsn, ordinal)),
+                        id_.decode(),
+                        type_.decode(),
+                        key.decode(),
+                        1 if version == b"1" else int(version),
+                        payload,
+                        committed_at,
+                        headers,
+                    ),
+                )
+            )
+        self._ordinal = ordinal
+
     def _row(self, frame: bytes) -> Captured:
-        if frame.startswith(self._usual, 25):
-            id_, key, type_, payload, version, headers = pgoutput.six(frame, 25)
-        else:
-            oid, values = pgoutput.inserted(frame, 25)
-            id_, type_, key, version, payload, headers = self._pick[oid](values)
+        oid, values = pgoutput.inserted(frame, _DATA_AT)
+        id_, type_, key, version, payload, headers = self._pick[oid](values)
+        if oid in self._sixes:
+            self._usual = pgoutput.head_of_six(oid)
         self._ordinal += 1
-        # tuple's own constructor: that of a NamedTuple is a Python function around it.
         return _new(
             Captured,
             (
@@ -121,9 +160,9 @@ class OutboxReader:
         """Take a message, an event or not; False if that has to be asked for first."""
         if not frame.startswith(self._prefix, _PREFIX_AT):
             if frame.startswith(_MARK, _PREFIX_AT):
-                self._other(pgoutput.decode(frame[25:]))
+                self._other(pgoutput.decode(frame[_DATA_AT:]))
             return True
-        message = pgoutput.decode(frame[25:])
+        message = pgoutput.decode(frame[_DATA_AT:])
         if not isinstance(message, pgoutput.Message):
             raise DecodeError(f"{message!r} is no message.")
         if not message.transactional:
@@ -186,8 +225,8 @@ class OutboxReader:
                 self.settled = max(self.settled, end_lsn)
             case pgoutput.Relation(oid=oid, name=name, columns=columns):
                 self._pick[oid] = _picker(name, columns)
-                if columns == _USUAL:
-                    self._usual = pgoutput.head_of_six(oid)
+                self._usual = b"?"
+                (self._sixes.add if columns == _USUAL else self._sixes.discard)(oid)
             case pgoutput.Message(prefix=prefix, content=content):
                 if prefix == MARK and content.startswith(self._marked):
                     self.mark = content

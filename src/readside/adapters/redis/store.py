@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import redis.asyncio as redis
 from redis import exceptions as failures
 
+from readside.adapters.redis.arguments import arguments_of, name_of
 from readside.adapters.redis.packing import packing
 from readside.core.errors import FencedError, ReadsideError, RefusedError, UnavailableError
 from readside.core.folding import Batch, Stored
@@ -155,23 +156,7 @@ class RedisStore:
 
     async def apply(self, batch: Batch) -> Outcome:
         """See ports.store."""
-        name = batch.projection
-        keys = [self._name(name, what) for what in ("checkpoints", "positions", "parked")]
-        values: list[str | bytes] = [
-            str(batch.partition),
-            batch.expected.encode() if batch.expected else "",
-            batch.checkpoint.encode() if batch.checkpoint else "",
-            "overwrite" if batch.overwrites else "",
-        ]
-        # In columns, so that the script can hand whole stretches on.
-        keys += [f"{name}:{write.key}" for write in batch.writes]
-        if not batch.overwrites:
-            values += [write.expected for write in batch.writes]
-        for key, _, positions, _ in batch.writes:
-            values += (key, positions)
-        values += [b"" if write.document is None else write.document for write in batch.writes]
-        for key, parking in batch.parked:
-            values += (key, f"{batch.partition}:{parking}")
+        keys, values = arguments_of(batch, self._app)
         async with self._translated():
             answer = await self._evaluate(_APPLY, len(keys), [*keys, *values])
         return Outcome[answer.decode()]
@@ -290,7 +275,7 @@ class RedisStore:
         await self._client.aclose()
 
     def _name(self, projection: str, what: str) -> str:
-        return f"readside:{self._app}:{projection}:{what}"
+        return name_of(self._app, projection, what)
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:

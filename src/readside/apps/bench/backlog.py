@@ -16,6 +16,7 @@ from psycopg import sql
 from readside.adapters.postgres.connection import opened
 from readside.adapters.postgres.installation import install
 from readside.adapters.postgres.names import Names
+from readside.apps.bench.chores import tidy_log, tidy_table
 from readside.apps.bench.places import Places
 from readside.apps.bench.plan import Backlog
 from readside.apps.bench.subject import FILE, Description, UserSaved, saved
@@ -126,7 +127,7 @@ class Ground:
             if start // each % 100 == 0:
                 tell(f"writing {shape.events:,} events: {stop:,}")
         await self.connection.execute("RESET synchronous_commit")
-        await self.connection.execute("CHECKPOINT")  # not in the middle of a measurement
+        await tidy_table(self.connection, self.names.branch)
         return Filled(end, before)
 
     def _line(self, event: UserSaved) -> bytes:
@@ -153,6 +154,7 @@ class Ground:
             self.name,
         )
         await self._forget()
+        await tidy_log(self.places)
 
     @asynccontextmanager
     async def copied(self) -> AsyncIterator[str]:
