@@ -10,7 +10,7 @@ from readside.adapters.postgres.installation import Names
 from readside.adapters.postgres.polling import PollingSource
 from readside.adapters.postgres.source import SlotSource
 from readside.core.position import parse_lsn
-from readside.testing.conformance.source import EPOCH, SourceContract
+from readside.testing.conformance.source import EPOCH, Row, SourceContract, told
 
 RECORD = "SELECT readside.record(%s, %s, %s, %s::json, %s, %s::json)"
 
@@ -86,6 +86,22 @@ class TestSlotSource(SourceContract):
                 Names(self.app).slot,
             )
         )
+
+    async def test_heavy_events_come_in_chunks_of_bounded_size(self):
+        heavy = [Row(f"key-{n}", b'"%s"' % (b"x" * 900_000)) for n in range(80)]
+        source = await self.make()
+        await source.start(await self.beginning())
+        try:
+            await self.commit(*heavy)
+            sizes, events = [], []
+            while len(events) < len(heavy):
+                chunk = await source.read(5.0)
+                sizes.append(sum(len(event.payload) for event in chunk.events))
+                events += chunk.events
+        finally:
+            await source.close()
+        assert told(events) == heavy
+        assert max(sizes) < 24 * 1024**2, sizes
 
     async def lose(self):
         async def held():

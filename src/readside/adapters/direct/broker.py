@@ -16,7 +16,7 @@ from readside.ports.traits import Promise
 
 #: Records that wait for one subscriber before the relay has to wait. Few: what lies long leaves the
 #: processor's cache, and with 4,000 the same work took a third more CPU.
-_FULL = 250
+_FULL = 500
 #: Bytes that wait for one subscriber before the relay has to wait.
 _FULL_BYTES = 8 * 1024 * 1024
 

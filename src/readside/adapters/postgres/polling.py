@@ -32,8 +32,8 @@ _CHUNK = 4000
 _BYTES = 8 * 1024 * 1024
 #: Looks in a row at which the server has nothing to do for us, before its answer counts as lost.
 _IDLE = 3
-#: Rows fetched first, when it is not known how large they are.
-_FIRST = 200
+#: Rows fetched first, when it is not known how large they are: they may all be of the largest.
+_FIRST = 20
 
 _COLUMNS = (
     "id::text, type, aggregateid, version, payload::text, coalesce(headers::text, ''),"

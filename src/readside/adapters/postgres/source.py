@@ -28,6 +28,8 @@ _new = tuple.__new__
 #: Events in one chunk; a large transaction comes in several. What is there already is taken together,
 #: for every chunk costs, and so does every batch that is made of it.
 _ENOUGH = 1000
+#: Bytes after which nothing more is taken together, so that memory stays bounded whatever events weigh.
+_ENOUGH_BYTES = 2 * 1024 * 1024
 #: Seconds between unasked status messages: well below wal_sender_timeout.
 _STATUS_EVERY = 2.0
 #: The columns as they come since PostgreSQL 15, which sends those that were asked for and no others.
@@ -313,8 +315,12 @@ class SlotSource:
         reader = self._reader
         try:
             events = reader.take(self._frames, _ENOUGH)
+            size = 0
             while 0 < len(events) < _ENOUGH and reader.mark is None and not reader.asks:
                 if not self._frames:
+                    size += stream.handed_out
+                    if size > _ENOUGH_BYTES:
+                        break
                     self._frames, reader.sure = stream.more(), False
                     if not self._frames:
                         break

@@ -37,6 +37,8 @@ class ReplicationStream:
         self._connection: psycopg.AsyncConnection[tuple[object, ...]] | None = None
         self._frames: deque[bytes] = deque()
         self._buffered = 0
+        #: Bytes of the frames that were handed out last.
+        self.handed_out = 0
         # Remembered, because libpq has no descriptor to tell of once the connection is lost.
         self._watched: int | None = None
         self._arrived = asyncio.Event()
@@ -80,7 +82,7 @@ class ReplicationStream:
                 pass
         if not self._frames and self._failure is not None:
             raise self._failure
-        taken, self._frames, self._buffered = self._frames, deque(), 0
+        taken = self._hand_out()
         if self._failure is None:
             self._resume()
         return taken
@@ -89,7 +91,11 @@ class ReplicationStream:
         """Frames that have come meanwhile, without waiting for any."""
         if not self._frames and self._watched is not None:
             self._readable()
-        taken, self._frames, self._buffered = self._frames, deque(), 0
+        return self._hand_out()
+
+    def _hand_out(self) -> deque[bytes]:
+        taken, self.handed_out = self._frames, self._buffered
+        self._frames, self._buffered = deque(), 0
         return taken
 
     def confirm(self, lsn: int) -> None:
