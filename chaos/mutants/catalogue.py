@@ -238,4 +238,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "newest.lsn < 0",
         (_CORE,),
     ),
+    Mutant(
+        "read store ahead of the database goes unnoticed",
+        "relay/relay.py",
+        "newest = max(newest, await self._applied())",
+        "await self._applied()",
+        (_STAGES,),
+    ),
 )

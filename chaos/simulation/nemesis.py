@@ -383,18 +383,7 @@ class Nemesis:
         if dumps:
             self._world.database.restore(self._chance.choice(dumps), slot=True)
             self._shake("machine_restored")
-            self._note_outran()
             await self._reconnected()
-
-    def _note_outran(self) -> None:
-        world = self._world
-        flushed = world.database.tables.flushed
-        world.acts.outran |= {
-            (name, partition, checkpoint)
-            for name in world.projections
-            for partition, checkpoint in world.checkpoints(name).items()
-            if checkpoint.position.lsn > flushed
-        }
 
     def _forgets_parked(self, dump: Tables) -> bool:
         """Whether events are there and parked, and in the dump they are there and not parked yet.

@@ -15,7 +15,7 @@ from chaos.simulation.plan import Plan, plan
 from chaos.simulation.verdict import Verdict, judge
 from readside.ports.probe import listening
 from readside.testing.clock import run
-from readside.testing.truth import agrees, differences
+from readside.testing.truth import differences
 from readside.testing.workload import Writer, projections
 from readside.testing.world import World
 
@@ -150,8 +150,6 @@ class _Story:
             await asyncio.sleep(1)
             await world.revive()
             silent = {name for name in silent if not _told(world, name)}
-        unseen = {name for name in silent if agrees(world, name)}
-        silent -= unseen
         self._problems += [
             f"{name} says nothing of a history that restarted: {world.behind([name])},"
             f" {differences(world, [name])}"
@@ -159,7 +157,7 @@ class _Story:
         ]
         world.acts.restarting = False
         for name in sorted(world.acts.shaken):
-            if world.halted(name) or name in unseen | world.acts.halfway:
+            if world.halted(name) or name in world.acts.halfway:
                 await persist(
                     world,
                     lambda operator, name=name: operator.give_up(name),

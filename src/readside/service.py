@@ -208,6 +208,7 @@ class Service:
             self._runtime.clock,
             RelaySettings(retained_wal=settings.retained_wal_mb * 1024**2),
             before_shipping=self._elected if direct else None,
+            applied=self.projector.newest if direct and self.projector else None,
         )
 
     async def _elected(self, rewound: bool) -> None:  # noqa: FBT001 - the relay's callback

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from readside.testing.clock import run
@@ -112,6 +113,42 @@ def test_a_restored_database_is_never_passed_over_in_silence(tell, direct, slot,
             assert halted(world) == set(world.projections)
 
     run(story())
+
+
+def test_a_restored_log_that_takes_the_old_places_again_is_another_history(tell, direct):
+    """As a whole machine, and as many are written as were lost: only who looked before can know."""
+
+    async def story():
+        async with tell(shape(direct)) as told:
+            world = told.world
+            world.start()
+            await told.write(6)
+            await told.in_step()
+            backup = world.database.snapshot()
+            await told.write(6)
+            await told.in_step()
+            lost = world.database.tables.transactions[len(backup.transactions) :]
+            epoch = backup.notes.epoch
+            world.database.restore(backup, slot=True)
+            await world.clock.sleep(5)
+            for transaction in lost:
+                rows = [row._replace(id="", payload=other(row.payload)) for row in transaction.rows]
+                again = world.database.commit(*rows)
+                assert again.lsn == transaction.lsn
+            for _ in range(30):
+                told.writer.commit()
+            await world.clock.sleep(60)
+            assert world.database.tables.notes.epoch > epoch
+            assert differences(world)
+            assert halted(world) == set(world.projections)
+
+    run(story())
+
+
+def other(payload):
+    """The payload of an event of the same thing with another number."""
+    value = msgspec.json.decode(payload)
+    return msgspec.json.encode(value | {"n": value["n"] + 1000})
 
 
 def test_a_restored_log_that_has_overtaken_the_old_one_is_known_by_the_records_numbers(

@@ -40,7 +40,8 @@ def restarted(known: Known, newest: Position, seen: Seen) -> str:
 
     Args:
         known: readside's notes, which a restore takes back together with the database.
-        newest: the newest position that the broker holds, which a restore leaves alone.
+        newest: the newest position that was shipped: in the broker, or applied in the read store where
+            no broker remembers. A restore of the database leaves these alone.
         seen: the database now.
 
     A new timeline alone is no restart: after a failover a slot that was synchronised carries on,
@@ -60,7 +61,7 @@ def restarted(known: Known, newest: Position, seen: Seen) -> str:
     if seen.slot_lost:
         return f"the replication slot was invalidated ({seen.slot_lost})"
     if newest.epoch > known.epoch:
-        return "the broker holds a later history than the database knows"
+        return "events were shipped of a later history than the database knows"
     if (
         seen.last_tick is not None
         and newest.epoch == known.epoch
@@ -68,7 +69,7 @@ def restarted(known: Known, newest: Position, seen: Seen) -> str:
     ):
         return "events were shipped of a tick which the database lost"
     if newest.epoch == known.epoch and newest.lsn > seen.flushed_lsn:
-        return "the broker holds records from after the end of the database's log"
+        return "events were shipped from after the end of the database's log"
     if seen.flushed_lsn < max(known.confirmed_lsn, known.shipped_lsn):
         return "the database went back to an earlier state"
     if seen.slot_confirmed_lsn is not None and seen.slot_confirmed_lsn > known.confirmed_lsn:

@@ -57,7 +57,8 @@ class RelayLedger(Protocol):
 
         Args:
             app: the app.
-            newest: the newest position that the broker holds: a restored database is behind it.
+            newest: the newest position that was shipped, as far as the broker or the read store
+                knows: a restored database is behind it.
 
         Raises:
             SchemaError: `readside init` was not run for this app.

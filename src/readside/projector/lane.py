@@ -105,6 +105,7 @@ class Lane:
             log.error("%s: %s", self._name, error)
         self._say("lost", error.detail)
         self._halted = True
+        self.subscribed.set()
         try:
             await self._around.store.halt(*self.lease.unit, error.detail)
         except ReadsideError as failure:

@@ -9,6 +9,7 @@ from typing import Any
 
 from readside.core.errors import ReadsideError
 from readside.core.leases import Unit
+from readside.core.position import BEGINNING, Position
 from readside.core.projection import Projection
 from readside.ports.ending import end
 from readside.ports.ledger import Lease, Progress
@@ -52,7 +53,8 @@ class Projector:
         self._tend_every = min(_TEND_EVERY, lease_seconds / 3)
         self._tended: dict[Unit, tuple[Lane, int]] = {}
         self._reported: dict[Unit, tuple[Progress, int, float]] = {}
-        self._units = [Unit(name, number) for name in projections for number in range(partitions)]
+        self._partitions = range(partitions)
+        self._units = [Unit(name, number) for name in projections for number in self._partitions]
         #: Set when the lanes of the first assignment run.
         self.ready = asyncio.Event()
 
@@ -116,6 +118,19 @@ class Projector:
             await asyncio.wait(listening, timeout=2.0)
         finally:
             await end(listening)
+
+    async def newest(self) -> Position:
+        """The newest position that the read store has of any projection.
+
+        Raises:
+            UnavailableError: the store is away, and nobody else knows.
+        """
+        found = [
+            await self._around.store.checkpoints(name, self._partitions)
+            for name in self._projections
+        ]
+        reached = [one.position for some in found for one in some.values()]
+        return max(reached, default=BEGINNING)
 
     async def _assign(self, leases: list[Lease]) -> None:
         held = {lease.unit: lease for lease in leases}

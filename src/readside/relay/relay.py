@@ -12,7 +12,7 @@ from readside.core.backoff import Backoff
 from readside.core.complaints import Complaints
 from readside.core.errors import ReadsideError, SlotBusyError
 from readside.core.heartbeat import Heartbeats
-from readside.core.position import Position, format_lsn
+from readside.core.position import BEGINNING, Position, format_lsn
 from readside.core.settling import Bookmark
 from readside.core.shipping import Shipping
 from readside.ports.broker import Broker
@@ -27,6 +27,7 @@ log = logging.getLogger("readside.relay")
 
 _STANDBY_PATIENCE = 0.5
 _PARTITION = attrgetter("partition")
+_NONE: Mapping[int, Position] = {}
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Relay:
     Args:
         before_shipping: awaited when this relay has the source and before it ships; its argument
             says whether the relay has only gone back (True) or may be a new one (False).
+        applied: tells the newest position that the read store has, where no broker remembers what
+            was shipped.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Relay:
         settings: RelaySettings | None = None,
         *,
         before_shipping: Callable[[bool], Awaitable[None]] | None = None,
+        applied: Callable[[], Awaitable[Position]] | None = None,
     ) -> None:
         self._app = app
         self._make_source = source
@@ -69,6 +73,7 @@ class Relay:
         self._clock = clock
         self._settings = settings or RelaySettings()
         self._before_shipping = before_shipping
+        self._applied = applied
         self._rewinding = False
         self._complaints = Complaints()
         #: Set while this relay has the source.
@@ -86,7 +91,8 @@ class Relay:
                 await self._session()
             except _Rewound:
                 backoff.reset()
-                self.state = "rewinding"
+                if self.active.is_set():  # else nobody was made ready for what it ships
+                    self.state = "rewinding"
             except SlotBusyError as busy:
                 if self.state != "standby":
                     log.info("standby: %s", busy.detail)
@@ -116,19 +122,19 @@ class Relay:
         try:
             await source.start(capture.bookmark.lsn)
             probe("relay.started")
-            # Only the one who has the source may trust the notes: read them again.
-            latest = await self._ledger.capture(self._app)
-            if latest.epoch != capture.epoch:
-                raise _Rewound
+            # Only the one who has the source may trust the notes: read them again. And before anything
+            # is written: the log of a restored database grows, and past its old end it tells nothing.
+            latest = await self._follow(capture)
             await self._broker.open(self._app, latest.partitions)
             tails = await self._broker.tails()
             if tails:
-                latest = await self._ledger.capture(self._app, max(tails.values()))
-                if latest.epoch != capture.epoch:
-                    raise _Rewound
+                latest = await self._follow(capture, tails)
             shipping = await self._prepare(latest, tails)
             if self._before_shipping is not None:
                 await self._before_shipping(self.state == "rewinding")
+            if self._applied is not None and self.state != "rewinding":
+                # A late write may have brought the store further; from now on they are refused.
+                await self._follow(capture, tails)
             log.log(
                 logging.INFO if self.state in ("starting", "streaming", "rewinding") else logging.WARNING,
                 "relay of app %s streams from %s", self._app, format_lsn(latest.bookmark.lsn),
@@ -139,6 +145,20 @@ class Relay:
             await self._both(source, shipping)
         finally:
             await source.close()
+
+    async def _follow(self, capture: Capture, tails: Mapping[int, Position] = _NONE) -> Capture:
+        """Read the notes again, and start over where the history has restarted.
+
+        Raises:
+            _Rewound: it has.
+        """
+        newest = max(tails.values(), default=BEGINNING)
+        if self._applied is not None:
+            newest = max(newest, await self._applied())
+        latest = await self._ledger.capture(self._app, newest)
+        if latest.epoch != capture.epoch:
+            raise _Rewound
+        return latest
 
     async def _prepare(self, capture: Capture, tails: Mapping[int, Position]) -> Shipping:
         shipping = Shipping(capture.partitions, capture.origin, capture.bookmark, tails)

@@ -201,31 +201,6 @@ def differences(world: World, projections: Iterable[str] | None = None) -> list[
     return found
 
 
-def agrees(world: World, projection: str) -> bool:
-    """Whether the places and numbers of records that are gone belong to as many others now.
-
-    Nothing tells a projection that has the gone ones, where the notes went back too and no broker
-    has a record of them: docs/guarantees.md names it.
-    """
-    notes = world.database.tables.notes
-    if notes is None:
-        return False
-    history = [
-        step
-        for step in steps(world.database.tables.transactions, notes.epoch, notes.partitions)
-        if step.position.lsn >= notes.origin
-    ]
-    known: dict[int, bool] = {}
-    for name, number, at in world.acts.outran:
-        if name == projection:
-            there = sum(
-                step.partition == number and step.position <= at.position for step in history
-            )
-            same = at.position.epoch == notes.epoch and there == at.nth
-            known[number] = known.get(number, False) or same
-    return bool(known) and all(known.values())
-
-
 def waiting(world: World, projection: str) -> dict[tuple[int, Position], str]:
     """The keys of the documents that events are parked for, by partition and position."""
     return {

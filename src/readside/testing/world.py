@@ -92,8 +92,6 @@ class Acts:
     shaken: set[str] = field(default_factory=set)
     #: Projections of which a reset was begun and did not come to its end: it has to be repeated.
     halfway: set[str] = field(default_factory=set)
-    #: Checkpoints, by projection and partition, that stood after the end of a log which went back.
-    outran: set[tuple[str, int, Checkpoint]] = field(default_factory=set)
     #: Whether the history restarts and perhaps nobody has seen it yet: what is begun again meanwhile
     #: may begin in the old one.
     restarting: bool = False
@@ -335,6 +333,7 @@ class Process(Body):
             gated(world.clock, "clock", life),
             RelaySettings(retained_wal=world.shape.retained_wal),
             before_shipping=self._elected if world.shape.direct else None,
+            applied=self.projector.newest if world.shape.direct and self.projector else None,
         )
 
     def _make_source(self, epoch: int) -> MemorySource:

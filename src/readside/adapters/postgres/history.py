@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from contextlib import suppress
 from typing import NamedTuple
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres.identity import Identity, check_writable, identify
@@ -55,7 +57,7 @@ async def follow(session: Session, app: str, newest: Position) -> None:
     Args:
         session: to the write store.
         app: whose history.
-        newest: the newest position that the broker holds.
+        newest: the newest position that was shipped, see core.history.
     """
     async with session.connection() as connection:
         polls = (await how(connection, app)).polls
@@ -65,6 +67,31 @@ async def follow(session: Session, app: str, newest: Position) -> None:
         if await history.restarted(connection):
             await history.begin_again(connection, polls=polls)
         await history.keep_timeline(connection)
+
+
+async def _drop_read_slot(connection: Connection, slot: str) -> None:
+    """Drop a slot, and end whoever reads it.
+
+    That is this process, which has seen that the history restarted, or one that has not yet.
+
+    Raises:
+        UnavailableError: it is read again and again.
+    """
+    for attempt in range(20):
+        await rows(
+            connection,
+            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
+            " WHERE slot_name = %s AND active",
+            [slot],
+        )
+        with suppress(errors.ObjectInUse, errors.UndefinedObject):  # a standby was faster
+            await drop_slot(connection, slot)
+        if not await rows(
+            connection, "SELECT FROM pg_replication_slots WHERE slot_name = %s", [slot]
+        ):
+            return
+        await asyncio.sleep(min(0.02 * (attempt + 1), 0.5))
+    raise UnavailableError(f"Slot {slot} is still read.", mend="it is tried again")
 
 
 class _History:
@@ -177,7 +204,7 @@ class _History:
             # A crash after the slot and before the row is found at the next start: the slot is then
             # ahead of the row, which is a restarted history as well.
             slot = Names(self._app).slot
-            await drop_slot(connection, slot)
+            await _drop_read_slot(connection, slot)
             lsn = await create_slot(connection, slot)
         async with connection.transaction():
             await self._hold(connection, capture)
