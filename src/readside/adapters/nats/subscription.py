@@ -28,14 +28,15 @@ log = logging.getLogger("readside.nats")
 
 #: Messages asked for at once; half of them again when half have come.
 _CREDIT = 1024
-#: Bytes asked for at once, and again when no more than half of them wait to be read; at least one
-#: message of any size must fit, with its subject and what the server adds.
+#: Bytes asked for at once, and again when no more than half of them wait to be read.
 _CREDIT_BYTES = 1024 * 1024
+#: Bytes that the server counts beside the largest payload, where one that is larger has to come.
 _BESIDE = 64 * 1024
 _EXPIRES_NS = 20_000_000_000
 _HEARTBEAT_NS = 1_000_000_000
 #: Seconds without even a heartbeat after which the consumer counts as gone.
 _SILENCE = 4.0
+_REFUSED = "409"
 _OLD_REPLY_TOKENS = 9
 _PAYLOAD = attrgetter("payload")
 
@@ -64,6 +65,9 @@ class NatsSubscription:
         self._watermark: Watermark | None = None
         self._arrived = asyncio.Event()
         self._outstanding = 0
+        #: Whether nothing has come since the latest pull, and whether that was for its size.
+        self._fruitless = False
+        self._wide = False
         self._failure = ""
         self._heard_at = time.monotonic()
         self._client: Express | None = None
@@ -168,13 +172,17 @@ class NatsSubscription:
         if self._client is None or self._waiting > _CREDIT_BYTES // 2:
             return
         batch = _CREDIT - self._outstanding - len(self._messages)
+        most = _CREDIT_BYTES
+        if self._wide:
+            most = max(most, self._client.max_payload + _BESIDE)
         request = {
             "batch": batch,
-            "max_bytes": max(_CREDIT_BYTES, self._client.max_payload + _BESIDE),
+            "max_bytes": most,
             "expires": _EXPIRES_NS,
             "idle_heartbeat": _HEARTBEAT_NS,
         }
         self._outstanding += batch
+        self._fruitless, self._wide = True, False
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         try:
             await self._client.publish(subject, msgspec.json.encode(request), reply=self._inbox)
@@ -184,6 +192,7 @@ class NatsSubscription:
     def _on_message(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         self._heard_at = time.monotonic()
         self._outstanding -= 1
+        self._fruitless = False
         self._waiting += len(payload)
         self._messages.append((subject, reply, payload, headers))
         self._arrived.set()
@@ -196,6 +205,8 @@ class NatsSubscription:
         undelivered = headers.get("Nats-Pending-Messages")
         if undelivered is not None:
             self._outstanding = max(0, self._outstanding - int(undelivered))
+            # The next message is larger than what was asked for (or it is another refusal: no harm).
+            self._wide |= status == _REFUSED and self._fruitless
             self._arrived.set()
         elif status and status != "100":
             self._failure = headers.get("Description", status)
