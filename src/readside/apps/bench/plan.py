@@ -66,8 +66,8 @@ def plan(*, quick: bool, rounds: int | None, events: int | None, only: str, grow
         wanted_rounds,
         Backlog(wanted_events, max(1, wanted_events // 3)),
         (HEADLINE_RATE,) if quick else RATES,
-        1.0 if small else 3.0 if quick else 10.0,
-        0.3 if small else 1.0 if quick else 3.0,
+        1.0 if small else 2.5 if quick else 10.0,
+        0.3 if small else 0.8 if quick else 3.0,
     )
 
 
