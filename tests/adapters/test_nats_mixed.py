@@ -152,7 +152,7 @@ async def test_an_unreadable_frame_is_passed_over(place: Place, caplog: Any) -> 
     await foreign.publish(f"{place.app}.0.$frame", msgspec.msgpack.encode([2, "of a later form"]))
     caplog.set_level(logging.WARNING)
     assert await framed.tails() == {}, "as if it held nothing"
-    assert "A frame on the stream is not readside's" in caplog.text
+    assert "A message on the stream is not readside's" in caplog.text
     caplog.clear()
     reader = await framed.subscribe(0, "")
     # Another publisher on the stream makes a batch uncertain; ours are there all the same.
