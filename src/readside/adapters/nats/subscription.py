@@ -29,7 +29,7 @@ log = logging.getLogger("readside.nats")
 #: Messages asked for at once; half of them again when half have come.
 _CREDIT = 1024
 #: Bytes asked for at once, and again when no more than half of them wait to be read.
-_CREDIT_BYTES = 1024 * 1024
+_CREDIT_BYTES = 512 * 1024
 #: Bytes that the server counts beside the largest payload, where one that is larger has to come.
 _BESIDE = 64 * 1024
 _EXPIRES_NS = 20_000_000_000
