@@ -46,6 +46,8 @@ class Options:
     way: str = ""
     #: Bytes of ballast in each event of the scenario "huge".
     ballast: int = 0
+    #: Whether the relay puts records that are published together into one message.
+    frames: bool = False
 
     @property
     def setup(self) -> Setup:
@@ -61,6 +63,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--source", choices=get_args(CaptureName), help="default: replication")
     parser.add_argument("--broker", choices=get_args(BrokerName), help="default: nats")
     parser.add_argument("--store", choices=get_args(StoreName), help="default: valkey")
+    parser.add_argument("--frames", action="store_true", help="the broker is NATS with frames=on")
     parser.add_argument(
         "--mode", choices=MODES, default="async",
         help="of the projections; inline knows no other source, broker or store",
@@ -92,6 +95,7 @@ def parse(arguments: Sequence[str]) -> Options:
         float(argument) if argument.replace(".", "", 1).isdigit() else 0.0,
         argument,
         found.ballast,
+        found.frames,
     )
 
 
@@ -107,6 +111,8 @@ def _setup(parser: argparse.ArgumentParser, found: argparse.Namespace, scenario:
             found.store or "valkey",
             found.mode,
         )
+    if found.frames and setup.broker != "nats":
+        parser.error("--frames is of --broker nats")
     if scenario and setup != Setup(setup.broker):
         parser.error(f"--{scenario} is told of replication, Valkey and mode async only")
     return setup

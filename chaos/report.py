@@ -56,6 +56,8 @@ class Report:
                 for name in expected(self.options.seed, world.setup)
                 if not self.effects[name]
             ]
+            if self.options.frames and not self.effects["frames"]:
+                reasons.append("no frames")
             if sum(self.faults.values()) < self.options.seconds / 2:
                 reasons.append("too few faults")
             reasons += self._short_lived(world)
@@ -85,6 +87,7 @@ class Report:
             "seed": self.options.seed,
             "setup": str(self.options.setup),
             **self.options.setup._asdict(),
+            "frames": self.options.frames,
             "seconds": self.options.seconds,
             "committed": self.outcome.oracle.committed,
             **{kind: counts[kind] for kind in KINDS},

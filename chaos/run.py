@@ -19,6 +19,7 @@ from chaos.encore import effects, encore
 from chaos.ending import catch_up, end_observers, end_writers, sightings
 from chaos.faults import Faults
 from chaos.figures import figures
+from chaos.frames import count
 from chaos.options import Options
 from chaos.oracle import Oracle, read_oracle
 from chaos.parked import Operator, check_listed
@@ -69,7 +70,8 @@ async def run(options: Options) -> int:
         await world.start()
         say(f"seed {options.seed}, {options.setup}, {world.regime}; artefacts in {directory}")
         outcome = await _Run(world, timeline).go()
-        report = Report(options, timeline, outcome, effects(world), world)
+        found = effects(world) | {"frames": await count(world) if options.frames else 0}
+        report = Report(options, timeline, outcome, found, world)
         return report.code
     finally:
         if report is None or report.code:

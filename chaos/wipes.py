@@ -9,7 +9,7 @@ import redis.asyncio as redis
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
-_STREAM = "readside_chaos"
+STREAM = "readside_chaos"
 #: Which messages are lost in the middle, counted from the last one.
 _MIDDLE = (30, 10)
 
@@ -29,14 +29,14 @@ async def wipe(server: str, kind: str) -> int:
 
 
 async def _take_out(manager: JetStreamContext, kind: str) -> int:
-    state = (await manager.stream_info(_STREAM)).state
+    state = (await manager.stream_info(STREAM)).state
     if kind == "messages_lost":
         # Acknowledged, read by nobody, and the newest still there: nothing looks wrong from above.
         last = state.last_seq
         doomed = range(max(state.first_seq, last - _MIDDLE[0]), max(1, last - _MIDDLE[1]))
-        return sum([await manager.delete_msg(_STREAM, number) for number in doomed])
+        return sum([await manager.delete_msg(STREAM, number) for number in doomed])
     act = manager.purge_stream if kind == "stream_purged" else manager.delete_stream
-    await act(_STREAM)
+    await act(STREAM)
     return int(state.messages)
 
 

@@ -190,7 +190,12 @@ class World:
         """Open a proxy; the setting which leads through it."""
         await proxy.open()
         old, new = f":{self.servers[server].port}", f":{proxy.port}"
-        return {f"READSIDE_{_URLS[server]}": self.servers.address(server).replace(old, new)}
+        return {f"READSIDE_{_URLS[server]}": self._address(server).replace(old, new)}
+
+    def _address(self, server: str) -> str:
+        """The URL of a server, as readside is told it."""
+        framed = server == "nats" and self.options.frames
+        return self.servers.address(server) + ("?frames=on" if framed else "")
 
     def environment(self) -> dict[str, str]:
         """The environment of children that talk to the servers directly."""
@@ -210,7 +215,7 @@ class World:
             "CHAOS_MODE": self.setup.mode,
         }
         if self.options.broker == "nats":
-            settings["READSIDE_BROKER"] = self.servers.address("nats")
+            settings["READSIDE_BROKER"] = self._address("nats")
         return kept | settings | dict(self.cast.environment)
 
     async def _add_users(self) -> None:

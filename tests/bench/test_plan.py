@@ -25,6 +25,7 @@ def test_the_whole_and_the_quick():
 
 def test_a_speed_comes_with_its_limit():
     assert settled(only="direct").parts == {"direct", "limit"}
+    assert settled(only="frames").parts == {"frames", "limit"}
     assert settled(only="latency, record").parts == {"latency", "record"}
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 
+import msgspec
 import nats
 import pytest
 from nats.js.api import DeliverPolicy
@@ -43,3 +44,38 @@ class TestNatsBroker(BrokerContract):
     async def truncate(self, app, partition, keep):
         async with self.stream() as stream:
             await stream.purge_stream(f"readside_{app}", subject=f"{app}.{partition}.>", keep=keep)
+
+
+def payloads(message):
+    """What another program finds in a message."""
+    if not message.subject.endswith(".$frame"):
+        return [message.data]
+    return [row[6] for row in msgspec.msgpack.decode(message.data)[4]]
+
+
+class TestNatsFrames(TestNatsBroker):
+    """The same, where records that are published together share a message."""
+
+    exact = False
+
+    async def make(self):
+        return NatsBroker(f"{self.url}?frames=on")
+
+    async def messages(self, app, partition):
+        name = f"readside_{app}"
+        async with self.stream() as stream:
+            state = (await stream.stream_info(name)).state
+            numbers = range(state.first_seq, state.last_seq + 1)
+            found = [await stream.get_msg(name, number) for number in numbers]
+        return [one for one in found if one.subject.startswith(f"{app}.{partition}.")]
+
+    async def peek(self, app, partition):
+        return [one for message in await self.messages(app, partition) for one in payloads(message)]
+
+    async def truncate(self, app, partition, keep):
+        held = 0
+        for count, message in enumerate(reversed(await self.messages(app, partition)), 1):
+            held += len(payloads(message))
+            if held == keep:
+                return await super().truncate(app, partition, count)
+        raise AssertionError(f"no messages hold just {keep} records")

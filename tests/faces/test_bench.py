@@ -55,22 +55,25 @@ def test_a_short_run_has_all_figures_and_leaves_nothing(desk, home):
     )
     assert said.code == 0, said.all
     found = json.loads(said.out.splitlines()[-1])
-    for path in ("direct", "nats"):
+    for path in ("direct", "nats", "frames"):
         assert found[path]["eps"] > 0
         assert found[path]["ratio"] == pytest.approx(
             found[path]["eps"] / found["limit_eps"], abs=0.01
         )
+    for path in ("direct", "nats"):
         latency = found["latency_ms"][path]
         assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["p99_9"]
         assert latency["rate"] == 1000
         assert latency["stages_p50"]
     assert found["record"]["ratio"] > 0
-    assert {"relay", "projector", "direct"} <= set(found["peak_memory_mb"])
+    processes = {"relay", "projector", "direct", "relay_frames", "projector_frames"}
+    assert processes <= set(found["peak_memory_mb"])
     assert found["cpu_seconds_per_million"]["relay"] > 0
     assert (found["events"], found["wrong_documents"]) == (EVENTS, 0)
     assert found["machine"]["cores"] >= 1
     assert "limit: pg_recvlogical" in said.out
-    assert re.search(r"\d s  (limit|direct|nats|latency|stages|record)", said.err), said.err
+    assert "nats in frames to the read store" in said.out
+    assert re.search(r"\d s  (limit|direct|nats|frames|latency|stages|record)", said.err), said.err
     picture = ET.parse(desk.directory / "bench.svg").getroot()  # noqa: S314 - our own
     assert "through NATS" in "".join(picture.itertext())
     assert list(home.iterdir()) == []
@@ -94,7 +97,7 @@ def test_the_users_own_servers_are_as_they_were(desk, home, servers):
     arguments = [
         "bench",
         "--only",
-        "direct,nats",
+        "direct,nats,frames",
         "--events",
         str(EVENTS),
         "--rounds",
@@ -106,6 +109,7 @@ def test_the_users_own_servers_are_as_they_were(desk, home, servers):
     found = json.loads(said.out.splitlines()[-1])
     assert found["machine"]["embedded"] == []
     assert found["nats"]["eps"] > 0
+    assert found["frames"]["eps"] > 0
     assert seen() == before == ([], [])
 
 

@@ -18,6 +18,7 @@ _WRONGS = ("lost", "phantom", "double_applied", "order_violations", "stale_reads
     ("setup", "seconds"),
     [
         ("--broker nats", 15),
+        ("--broker nats --frames", 15),
         ("--broker direct", 15),
         ("--source polling", 10),
         ("--source polling --broker direct --store postgres", 10),

@@ -8,9 +8,25 @@ from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import msgspec
-from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
+from nats.js.api import (
+    DiscardPolicy,
+    RawStreamMsg,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+    StreamInfo,
+)
 from nats.js.errors import NotFoundError
 
+from readside.adapters.nats.frames import (
+    LARGEST,
+    TOKEN,
+    Offsets,
+    frame_of,
+    grouped,
+    is_frame,
+    records_in,
+)
 from readside.adapters.nats.link import FAILURES, PATIENCE, Link
 from readside.adapters.nats.subscription import NatsSubscription
 from readside.adapters.nats.wire import Reader, Writer, lines_of, watermark_text
@@ -44,17 +60,20 @@ class NatsBroker:
             copies that a cluster keeps of the stream (1 where it is not given), `max_age_days` and
             `max_gigabytes` bound what it keeps (no bound where they are not given). They are used
             when the stream is created; change an existing one with `nats stream edit`.
+            ``frames=on`` lets `publish` put many records into one message; it can be switched at
+            any time, for both kinds are always read.
     """
 
     traits: ClassVar[BrokerTraits] = BrokerTraits(
         # JetStream syncs to disk every two minutes by default: an acknowledged record can be lost.
         remembers=Promise.CONFIGURED,
-        serves_others=Promise.KEPT,
+        # With frames=on, what is published together is a frame to other programs, not plain JSON.
+        serves_others=Promise.CONFIGURED,
     )
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        self._options = _options(parts.query)
+        self._options, self._frames = _options(parts.query)
         self._link = Link(urlunsplit(parts._replace(query="")))
         self._app = ""
         self._partitions = 0
@@ -128,9 +147,7 @@ class NatsBroker:
             except FAILURES as error:
                 raise self._link.translate(error) from error
             try:
-                record = Reader(partition).record_of(
-                    last.subject or "", last.data or b"", last.headers
-                )
+                record = _last_of(partition, last)
             except DecodeError as error:
                 # As if it held nothing: what it has is sent again, and changes nothing.
                 log.warning("stream %s, partition %s: %s", self.stream, partition, error)
@@ -147,13 +164,16 @@ class NatsBroker:
         if not records:
             return
         client = await self._link.client()
-        batch = list(records)
+        batch = self._grouped(records, client.max_payload)
         try:
             if self._sequence is None:
                 self._sequence = await self._acknowledged(batch.pop(0))
             if not batch:
                 return
-            await client.send(map(self._message, batch[:-1]))
+            await client.send(
+                (subject, lines_of(headers), payload)
+                for subject, headers, payload in map(self._message, batch[:-1])
+            )
             sequence = await self._acknowledged(batch[-1])
         except FAILURES as error:
             self._sequence = None
@@ -166,18 +186,24 @@ class NatsBroker:
                 mend="nothing: the batch is published again, and duplicates change nothing",
             )
 
-    def _message(self, record: Record) -> tuple[str, str, bytes]:
-        return self._subject(record), lines_of(self._writer.headers_of(record)), record.payload
+    def _grouped(self, records: Sequence[Record], max_payload: int) -> list[list[Record]]:
+        """The records of each message."""
+        if not self._frames:
+            return [[record] for record in records]
+        return grouped(records, min(LARGEST, max_payload - _OVERHEAD))
 
-    def _subject(self, record: Record) -> str:
-        return f"{self._app}.{record.partition}.{record.type}"
+    def _message(self, group: Sequence[Record]) -> tuple[str, dict[str, str], bytes]:
+        """Subject, headers and payload; a record that is alone is a plain message."""
+        record = group[0]
+        stem = f"{self._app}.{record.partition}"
+        if len(group) > 1:
+            return f"{stem}.{TOKEN}", {}, frame_of(group)
+        return f"{stem}.{record.type}", self._writer.headers_of(record), record.payload
 
-    async def _acknowledged(self, record: Record) -> int:
+    async def _acknowledged(self, group: Sequence[Record]) -> int:
         client = await self._link.client()
-        headers = self._writer.headers_of(record)
-        answer = await client.request(
-            self._subject(record), record.payload, timeout=PATIENCE, headers=headers
-        )
+        subject, headers, payload = self._message(group)
+        answer = await client.request(subject, payload, timeout=PATIENCE, headers=headers)
         ack = msgspec.json.decode(answer.data, type=_Ack)
         if ack.error is not None or ack.seq == 0:
             raise BrokerUncertainError(
@@ -219,12 +245,28 @@ class NatsBroker:
         await self._link.close()
 
 
-def _options(query: str) -> dict[str, float]:
-    found = {"replicas": 1.0, "max_age_days": 0.0, "max_gigabytes": 0.0}
+def _last_of(partition: int, message: RawStreamMsg) -> Record:
+    """The record of a message; of a frame, the last.
+
+    Raises:
+        DecodeError: it is not one of readside's.
+    """
+    subject, payload = message.subject or "", message.data or b""
+    if is_frame(subject):
+        return records_in(payload, partition, Offsets("", ""))[-1]
+    return Reader(partition).record_of(subject, payload, message.headers)
+
+
+def _options(query: str) -> tuple[dict[str, float], bool]:
+    """What the stream is created with, and whether records travel in frames."""
+    found, frames = {"replicas": 1.0, "max_age_days": 0.0, "max_gigabytes": 0.0}, "off"
     for name, values in parse_qs(query, keep_blank_values=True).items():
+        if name == "frames":
+            frames = values[-1]
+            continue
         if name not in found:
             raise SettingsError(
-                f"NATS has no option {name!r}.", mend=f"the options are {', '.join(found)}"
+                f"NATS has no option {name!r}.", mend=f"the options are {', '.join(found)}, frames"
             )
         try:
             found[name] = float(values[-1])
@@ -232,7 +274,11 @@ def _options(query: str) -> dict[str, float]:
             raise SettingsError(
                 f"{name}={values[-1]!r} is no number.", mend=f"nats://host:4222?{name}=3"
             ) from error
-    return found
+    if frames not in ("on", "off"):
+        raise SettingsError(
+            f"frames={frames!r} is neither on nor off.", mend="nats://host:4222?frames=on"
+        )
+    return found, frames == "on"
 
 
 def _check(config: StreamConfig, stream: str) -> None:

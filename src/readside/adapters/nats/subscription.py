@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from bisect import bisect_left
 from collections import deque
+from itertools import accumulate
+from operator import attrgetter
 
 import msgspec
 from nats.aio.msg import Msg
@@ -13,6 +16,7 @@ from nats.aio.subscription import Subscription as NatsSubscriptionHandle
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from readside.adapters.nats.express import Express
+from readside.adapters.nats.frames import Offsets, is_frame, records_in
 from readside.adapters.nats.link import FAILURES, Link
 from readside.adapters.nats.wire import Reader, headers_in, watermark_of
 from readside.core.batching import Limits
@@ -24,13 +28,17 @@ log = logging.getLogger("readside.nats")
 
 #: Messages asked for at once; half of them again when half have come.
 _CREDIT = 1024
-#: Bytes asked for at once; at least one message of any size must fit.
-_CREDIT_BYTES = 4 * 1024 * 1024
+#: Bytes asked for at once, and again when no more than half of them wait to be read.
+_CREDIT_BYTES = 512 * 1024
+#: Bytes that the server counts beside the largest payload, where one that is larger has to come.
+_BESIDE = 64 * 1024
 _EXPIRES_NS = 20_000_000_000
 _HEARTBEAT_NS = 1_000_000_000
 #: Seconds without even a heartbeat after which the consumer counts as gone.
 _SILENCE = 4.0
+_REFUSED = "409"
 _OLD_REPLY_TOKENS = 9
+_PAYLOAD = attrgetter("payload")
 
 
 class NatsSubscription:
@@ -50,9 +58,16 @@ class NatsSubscription:
         self._reader = Reader(partition)
         #: Subject, reply, payload and headers, as they came.
         self._messages: deque[tuple[bytes, bytes, bytes, bytes]] = deque()
+        #: Bytes of their payloads.
+        self._waiting = 0
+        #: The records of a frame that did not fit into what was read.
+        self._rest: list[Record] = []
         self._watermark: Watermark | None = None
         self._arrived = asyncio.Event()
         self._outstanding = 0
+        #: Whether nothing has come since the latest pull, and whether that was for its size.
+        self._fruitless = False
+        self._wide = False
         self._failure = ""
         self._heard_at = time.monotonic()
         self._client: Express | None = None
@@ -95,7 +110,7 @@ class NatsSubscription:
 
     async def read(self, limits: Limits, patience: float) -> Delivery:
         """See ports.broker."""
-        if not self._messages and self._watermark is None and patience > 0:
+        if not (self._messages or self._rest or self._watermark) and patience > 0:
             self._arrived.clear()
             try:
                 async with asyncio.timeout(patience):
@@ -113,16 +128,37 @@ class NatsSubscription:
         records: list[Record] = []
         size = 0
         messages, record_of, stem = self._messages, self._reader.record_of, f"{self._identity}:"
-        while messages and len(records) < limits.records and size < limits.size:
-            subject, reply, payload, headers = messages.popleft()
-            size += len(payload)
-            offset = stem + _stream_sequence(reply.decode())
+        while len(records) < limits.records and size < limits.size:
+            if self._rest:
+                size += self._take_rest(records, limits.records - len(records), limits.size - size)
+                continue
+            if not messages:
+                break
+            subject_, reply, payload, headers = messages.popleft()
+            self._waiting -= len(payload)
+            subject = subject_.decode(errors="replace")
+            sequence = _stream_sequence(reply.decode())
             try:
-                records.append(record_of(subject.decode(), payload, headers_in(headers), offset))
+                if is_frame(subject):
+                    offsets = Offsets(f"{stem}{int(sequence) - 1}", stem + sequence)
+                    self._rest = records_in(payload, self._partition, offsets)
+                    continue
+                offset = stem + sequence
+                records.append(record_of(subject, payload, headers_in(headers), offset))
+                size += len(payload)
             except DecodeError as error:
                 # Somebody else publishes here. If it was one of ours, the chain will show a hole.
-                log.warning("passed over on %s: %s", subject.decode(errors="replace"), error)
+                log.warning("passed over on %s: %s", subject, error)
         return records
+
+    def _take_rest(self, records: list[Record], count: int, size: int) -> int:
+        """Move what fits of a frame, at least one record; returns the bytes of payload."""
+        rest = self._rest
+        sizes = list(accumulate(map(len, map(_PAYLOAD, rest[:count]))))
+        fits = min(bisect_left(sizes, size) + 1, len(sizes))
+        records += rest[:fits]
+        self._rest = rest[fits:]
+        return sizes[fits - 1]
 
     def _check_alive(self) -> None:
         if self._client is None or not self._client.is_connected:
@@ -133,16 +169,20 @@ class NatsSubscription:
     async def _pull(self) -> None:
         if self._outstanding + len(self._messages) > _CREDIT // 2 or self._failure:
             return
-        if self._client is None:
+        if self._client is None or self._waiting > _CREDIT_BYTES // 2:
             return
         batch = _CREDIT - self._outstanding - len(self._messages)
+        most = _CREDIT_BYTES
+        if self._wide:
+            most = max(most, self._client.max_payload + _BESIDE)
         request = {
             "batch": batch,
-            "max_bytes": max(_CREDIT_BYTES, self._client.max_payload * 2),
+            "max_bytes": most,
             "expires": _EXPIRES_NS,
             "idle_heartbeat": _HEARTBEAT_NS,
         }
         self._outstanding += batch
+        self._fruitless, self._wide = True, False
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         try:
             await self._client.publish(subject, msgspec.json.encode(request), reply=self._inbox)
@@ -152,6 +192,8 @@ class NatsSubscription:
     def _on_message(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         self._heard_at = time.monotonic()
         self._outstanding -= 1
+        self._fruitless = False
+        self._waiting += len(payload)
         self._messages.append((subject, reply, payload, headers))
         self._arrived.set()
 
@@ -163,6 +205,8 @@ class NatsSubscription:
         undelivered = headers.get("Nats-Pending-Messages")
         if undelivered is not None:
             self._outstanding = max(0, self._outstanding - int(undelivered))
+            # The next message is larger than what was asked for (or it is another refusal: no harm).
+            self._wide |= status == _REFUSED and self._fruitless
             self._arrived.set()
         elif status and status != "100":
             self._failure = headers.get("Description", status)

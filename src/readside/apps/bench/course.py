@@ -21,7 +21,7 @@ from readside.apps.bench.latency import latency, stages
 from readside.apps.bench.limit import limit
 from readside.apps.bench.machine import machine, warning
 from readside.apps.bench.places import Places, places
-from readside.apps.bench.plan import HEADLINE_RATE, Backlog, Plan, plan
+from readside.apps.bench.plan import HEADLINE_RATE, PATHS, Backlog, Plan, plan
 from readside.apps.bench.plot import picture
 from readside.apps.bench.record import record
 from readside.apps.bench.report import Results, document
@@ -69,7 +69,9 @@ async def bench(
     journal(logging.WARNING, "%(levelname)s %(message)s")
     screen = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        async with places(nats=bool(chosen.parts & {"nats", "latency", "growth"})) as where:
+        async with places(
+            nats=bool(chosen.parts & {"nats", "frames", "latency", "growth"})
+        ) as where:
             results = Results(await machine(where), chosen)
             if text := warning(results.machine["load_before"]):
                 screen.print(f"readside: {text}", style="yellow")
@@ -105,7 +107,7 @@ def _publish(results: Results, *, json: bool, plot: Path | None) -> None:
 
 
 async def _measure(where: Places, chosen: Plan, results: Results, progress: Progress) -> None:
-    if chosen.parts & {"limit", "direct", "nats"}:
+    if chosen.parts & {"limit", *PATHS}:
         async with _backlog(where, chosen.backlog, progress) as (earth, filled):
             await _drains(earth, filled, chosen, results, progress)
     if "latency" in chosen.parts:
@@ -132,20 +134,19 @@ async def _backlog(
 async def _drains(
     earth: Ground, filled: Filled, chosen: Plan, results: Results, progress: Progress
 ) -> None:
-    paths = [path for path in ("direct", "nats") if path in chosen.parts]
-    if "nats" in paths and not earth.places.broker:
-        paths.remove("nats")
+    brokers = {path: earth.places.broker_of(path) for path in PATHS if path in chosen.parts}
     for number in range(1, chosen.rounds + 1):
         progress.part(f"limit {number}/{chosen.rounds}")
         results.limit.append(await limit(earth, filled))
-        for path in paths:
+        for path, broker in brokers.items():
+            if not broker:
+                continue
             progress.part(f"{path} {number}/{chosen.rounds}")
-            broker = "direct:" if path == "direct" else earth.places.broker
             results.drains[path].append(await drain(earth, broker, progress.tell))
 
 
 async def _latencies(where: Places, chosen: Plan, results: Results, progress: Progress) -> None:
-    brokers = {"nats": where.broker, "direct": "direct:"}
+    brokers = {path: where.broker_of(path) for path in ("nats", "direct")}
     for path, broker in brokers.items():
         if not broker:
             continue

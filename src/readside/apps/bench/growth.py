@@ -46,7 +46,7 @@ def shapes(base: Backlog) -> dict[str, Backlog]:
 
 async def grown(where: Places, name: str, shape: Backlog, tell: Tell) -> Grown:
     """Drain one shape through every path, once."""
-    paths = {"direct": "direct:"} | ({"nats": where.broker} if where.broker else {})
+    paths = {path: where.broker_of(path) for path in ("direct", "nats")}
     speeds: dict[str, float] = {}
     peaks: dict[str, float | None] = {}
     wrong = 0
@@ -54,6 +54,8 @@ async def grown(where: Places, name: str, shape: Backlog, tell: Tell) -> Grown:
         filled = await earth.fill(tell)
         most = await limit(earth, filled)
         for path, broker in paths.items():
+            if not broker:
+                continue
             found = await drain(earth, broker, tell)
             speeds[path] = found.events_per_second
             own = [cost.peak_memory_mb for name, cost in found.costs.items() if name in _OWN]

@@ -30,6 +30,16 @@ class Places(NamedTuple):
     #: Process numbers of the embedded servers, by name.
     servers: dict[str, int]
 
+    def broker_of(self, path: str) -> str:
+        """The broker's URL for a path; empty where there is none."""
+        if path == "direct":
+            return "direct:"
+        if not self.broker:
+            return ""
+        # The last word counts, whatever the user's own URL says of frames.
+        joint = "&" if "?" in self.broker else "?"
+        return f"{self.broker}{joint}frames={'on' if path == 'frames' else 'off'}"
+
     @property
     def thrown_away(self) -> bool:
         """Whether all servers are embedded: then nothing has to be tidied up."""

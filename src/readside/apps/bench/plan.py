@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 from readside.core.errors import SettingsError
 
-PARTS = ("limit", "direct", "nats", "latency", "record", "growth")
+#: Ways of a backlog to the read store.
+PATHS = ("direct", "nats", "frames")
+PARTS = ("limit", *PATHS, "latency", "record", "growth")
 #: Events in one transaction of a backlog.
 PER_TRANSACTION = 100
 #: Events a second: the last ones come as several events in a transaction.
@@ -64,8 +66,8 @@ def plan(*, quick: bool, rounds: int | None, events: int | None, only: str, grow
         wanted_rounds,
         Backlog(wanted_events, max(1, wanted_events // 3)),
         (HEADLINE_RATE,) if quick else RATES,
-        1.0 if small else 3.0 if quick else 10.0,
-        0.3 if small else 1.0 if quick else 3.0,
+        1.0 if small else 2.5 if quick else 10.0,
+        0.3 if small else 0.8 if quick else 3.0,
     )
 
 
@@ -79,7 +81,7 @@ def _parts(only: str, *, growth: bool, quick: bool) -> frozenset[str]:
             f"There is no part {', '.join(sorted(unknown))}.", mend=f"choose of {','.join(PARTS)}"
         )
     # A rate without the limit beside it says nothing.
-    needs_limit = parts & {"direct", "nats", "growth"}
+    needs_limit = parts & {*PATHS, "growth"}
     return parts | {"limit"} if needs_limit else parts
 
 

@@ -7,10 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 from xml.sax.saxutils import escape
 
+from readside.apps.bench.plan import PATHS
+
 _WIDTH, _HEIGHT = 960, 430
 _TOP, _BOTTOM = 90, 360
-_COLOURS = {"limit": "#8a8f98", "direct": "#2563a8", "nats": "#d9822b"}
-_NAMES = {"limit": "pg_recvlogical", "direct": "direct", "nats": "through NATS"}
+_COLOURS = {"limit": "#8a8f98", "direct": "#2563a8", "nats": "#d9822b", "frames": "#b5442e"}
+_NAMES = {
+    "limit": "pg_recvlogical",
+    "direct": "direct",
+    "nats": "through NATS",
+    "frames": "in frames",
+}
 #: From here on, milliseconds are shown without a fraction.
 _WHOLE = 100
 _PERCENTILES = {"p50": "p50", "p90": "p90", "p99": "p99", "p99_9": "p99.9"}
@@ -40,18 +47,18 @@ def picture(found: dict[str, Any]) -> str:
 def _throughput(found: dict[str, Any]) -> Iterator[str]:
     yield _text(30, 64, "Events a second, and the share of what PostgreSQL can send")
     bars = {"limit": found.get("limit_eps", 0)}
-    bars |= {path: found[path]["eps"] for path in ("direct", "nats") if path in found}
+    bars |= {path: found[path]["eps"] for path in PATHS if path in found}
     most = max(bars.values()) or 1
     for number, (name, speed) in enumerate(bars.items()):
-        left, height = 50 + 125 * number, (_BOTTOM - _TOP - 25) * speed / most
+        left, height = 34 + 98 * number, (_BOTTOM - _TOP - 25) * speed / most
         top = _BOTTOM - height
         yield (
-            f'<rect x="{left}" y="{top:.1f}" width="80" height="{height:.1f}"'
+            f'<rect x="{left}" y="{top:.1f}" width="74" height="{height:.1f}"'
             f' fill="{_COLOURS[name]}"/>'
         )
         share = f" ({found[name]['ratio']:.2f})" if name != "limit" else ""
-        yield _text(left + 40, top - 6, f"{speed:,}{share}", anchor="middle")
-        yield _text(left + 40, _BOTTOM + 18, _NAMES[name], anchor="middle")
+        yield _text(left + 37, top - 6, f"{speed:,}{share}", anchor="middle", size=12)
+        yield _text(left + 37, _BOTTOM + 18, _NAMES[name], anchor="middle", size=12)
     yield _line(30, _BOTTOM, 420, _BOTTOM, "#222")
 
 

@@ -12,10 +12,8 @@ from readside.apps.bench.figures import Spread, ratios
 from readside.apps.bench.growth import Grown
 from readside.apps.bench.latency import Latency
 from readside.apps.bench.machine import load
-from readside.apps.bench.plan import HEADLINE_RATE, Plan
+from readside.apps.bench.plan import HEADLINE_RATE, PATHS, Plan
 from readside.apps.bench.record import Recorded
-
-PATHS = ("direct", "nats")
 
 
 @dataclass
@@ -124,13 +122,13 @@ def _latency(found: list[Latency]) -> dict[str, Any]:
 
 
 def costs_of(results: Results) -> dict[str, dict[str, float | None]]:
-    """By process: relay and projector as with NATS, direct as one, servers with both paths."""
+    """By process: relay and projector as with NATS, direct as one; the others with their path."""
     found: dict[str, dict[str, float | None]] = {}
     million = results.plan.backlog.events / 1e6
     for path in PATHS:
         rounds = results.drains[path]
         for name in rounds[0].costs if rounds else ():
-            own = name in {"direct", "relay", "projector"}
+            own = path != "frames" and name in {"direct", "relay", "projector"}
             cpu = [one.costs[name].cpu_seconds for one in rounds]
             peak = [one.costs[name].peak_memory_mb for one in rounds]
             found[name if own else f"{name}_{path}"] = {

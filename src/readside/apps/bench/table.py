@@ -11,9 +11,13 @@ from rich.text import Text
 from readside.apps.bench.figures import Spread, ratios
 from readside.apps.bench.growth import Grown
 from readside.apps.bench.machine import warning
+from readside.apps.bench.plan import PATHS
 from readside.apps.bench.record import Recorded
-from readside.apps.bench.report import PATHS, Results, costs_of
+from readside.apps.bench.report import Results, costs_of
 from readside.wrappers.timed import STAGES
+
+#: What a path is called, where its name is not enough.
+_WAYS = {"frames": "nats in frames"}
 
 
 def table(results: Results) -> RenderableType:
@@ -69,7 +73,7 @@ def _drains(results: Results) -> Table:
             share = Spread.of(ratios(speeds, results.limit))
             startup = median(one.startup_seconds for one in rounds)
             made.add_row(
-                f"{path} to the read store", f"{median(speeds):,.0f}", _range(Spread.of(speeds), ",.0f"),
+                f"{_WAYS.get(path, path)} to the read store", f"{median(speeds):,.0f}", _range(Spread.of(speeds), ",.0f"),
                 f"{share.median:.2f}  ({_range(share, '.2f')})", f"{startup:.1f} s",
             )  # fmt: skip
     return made

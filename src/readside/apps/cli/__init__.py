@@ -110,7 +110,8 @@ def bench(
         int | None, Parameter(help="Events of the backlog; 300000, quick 100000.")
     ] = None,
     only: Annotated[
-        str, Parameter(help="Parts, with commas: limit, direct, nats, latency, record, growth.")
+        str,
+        Parameter(help="Parts, with commas: limit, direct, nats, frames, latency, record, growth."),
     ] = "",
     growth: Annotated[
         bool, Parameter(negative="", help="With --quick: also ten times everything.")

@@ -74,6 +74,9 @@ class BrokerContract(ABC):
     traits: ClassVar[BrokerTraits]
     #: Records that a reader may have to be sent at once.
     many: ClassVar[int] = 3000
+    #: Whether each record has an offset of its own. Where records travel together, whoever goes on
+    #: in the middle gets again those that came before it in the same message.
+    exact: ClassVar[bool] = True
     pytestmark = pytest.mark.asyncio
 
     @abstractmethod
@@ -170,7 +173,7 @@ class BrokerContract(ABC):
                 payload=f'{{"text":"ключ {nth} \U0001f511"}}'.encode(),
                 headers=b'{"traceparent":"00-ab-cd-01","tracestate":"a=\xc3\xa4 %41"}',
                 position=Position(0xFFFFFFFF, 2**64 - 100 + nth, 2**32 - 1),
-                predecessor=Position(0xFFFFFFFF, 2**60 + 1, 1),
+                predecessor=Position(0xFFFFFFFF, 2**64 - 101 + nth, 2**32 - 1),
             )
             for nth, key in enumerate(KEYS, 1)
         ]
@@ -313,11 +316,15 @@ class BrokerContract(ABC):
         await broker.publish([*records(1, 10, 1), *records(1, 10)])
         first = await broker.subscribe(0, "")
         found = await take(first, 10)
-        assert len({one.offset for one in found}) == 10
+        assert len({one.offset for one in found}) == 10 or not self.exact
         await first.close()
         for at in (1, 5, 9):
             later = await broker.subscribe(0, found[at - 1].offset)
-            assert bare(await take(later, 10 - at)) == records(at + 1, 10)
+            rest = bare(await take(later, 10 - at))
+            while rest[-1].nth < 10 and not self.exact:
+                rest += bare(await take(later, 1))
+            again = [] if self.exact else [one for one in rest if one.nth <= at]
+            assert rest == [*again, *records(at + 1, 10)]
             await later.close()
         at_end = await broker.subscribe(0, found[-1].offset)
         assert (await at_end.read(LIMITS, BRIEFLY)).records == []
@@ -391,7 +398,8 @@ class BrokerContract(ABC):
 
     async def test_a_log_cut_at_the_front_begins_later(self, broker: Broker, app: str) -> None:
         self._needs_memory()
-        await broker.publish(records(1, 10))
+        await broker.publish(records(1, 6))
+        await broker.publish(records(7, 10))
         first = await broker.subscribe(0, "")
         found = await take(first, 10)
         await first.close()
@@ -423,7 +431,7 @@ class BrokerContract(ABC):
         assert dict(await broker.tails()) == {0: record(6).position}
 
     async def test_others_read_plain_json(self, broker: Broker, app: str) -> None:
-        if self.traits.serves_others is not Promise.KEPT:
+        if self.traits.serves_others is Promise.NEVER:
             pytest.skip("this broker serves nobody else")
         await broker.publish(records(1, 5, 2))
         assert await self.peek(app, 2) == [one.payload for one in records(1, 5)]
