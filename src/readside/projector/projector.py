@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from readside.core.errors import ReadsideError
@@ -46,7 +47,8 @@ class Projector:
     ) -> None:
         self._worker = around.worker
         self._projections = projections
-        self._around = around
+        units = len(projections) * partitions
+        self._around = replace(around, limits=around.limits.shared(units))  # it may get all of them
         self._leases = around.leases
         self._lanes: dict[Unit, tuple[Lane, asyncio.Task[None]]] = {}
         self._alone = alone
