@@ -28,8 +28,9 @@ from readside.ports.store import Store
 from readside.testing.faults import Life, gated
 from readside.testing.world import Body, World
 
-#: How often people try.
+#: How often people try, and the seconds between: together longer than what a killed reset holds, `HELD`.
 _PERSISTENCE = 40
+_PAUSE = HELD / 20
 
 
 class Operator(Body):
@@ -135,7 +136,7 @@ async def persist(
         operator.start(functools.partial(job, operator))
         await operator.wait(60.0)
         await operator.kill()
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(_PAUSE)
         await world.revive()
 
 

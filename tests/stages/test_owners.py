@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from readside.adapters.memory.leases import MemoryLeases
 from readside.core.errors import UnavailableError
+from readside.core.leases import RESETS, Unit
 from readside.testing.clock import run
 from readside.testing.moments import DiedError
 from readside.testing.truth import differences
@@ -220,5 +222,26 @@ def test_an_event_that_kills_every_process_is_parked_by_itself(tell):
                 (unit.projection, key) for unit, key in world.database.tables.parked_documents
             }
             assert parked == {("count", key) for key in victim}
+
+    run(story())
+
+
+@pytest.mark.parametrize("some", [1, 100], ids=["one of them", "all"])
+def test_a_process_that_is_elected_during_a_reset_takes_the_rest_later(tell, some):
+    async def story():
+        async with tell(Shape(direct=True)) as told:
+            world = told.world
+            leases = MemoryLeases(world.database, 30.0)
+            units = [
+                Unit(name, number) for name in sorted(world.projections)[:some] for number in (0, 1)
+            ]
+            assert sorted(await leases.seize(f"{RESETS}one", units))
+            process = world.start()
+            await world.clock.sleep(5)
+            assert process.relay.active.is_set()
+            assert held(world)[f"{RESETS}one"] == set(units)
+            await leases.leave(f"{RESETS}one")
+            await told.write(5)
+            await told.end()
 
     run(story())

@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
+#: How the name of a worker begins which resets a projection: while its lease lasts, nobody takes it.
+RESETS = "reset-"
+
 
 class Unit(NamedTuple):
     """One partition of one projection: what a worker owns."""

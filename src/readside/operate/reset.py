@@ -13,7 +13,7 @@ from readside.adapters.postgres.leases import PostgresLeases
 from readside.adapters.postgres.ledger import PostgresLedger
 from readside.adapters.postgres.session import Session, rows
 from readside.core.errors import HistoryLostError, RefusedError, SettingsError
-from readside.core.leases import Unit
+from readside.core.leases import RESETS, Unit
 from readside.core.record import Checkpoint
 from readside.ports.ending import end
 from readside.ports.ledger import Capture, Lease, Leases, Progress, ProjectorLedger
@@ -111,7 +111,7 @@ async def begin_again(
 @asynccontextmanager
 async def _kept_away(leases: Leases, units: Sequence[Unit]) -> AsyncIterator[list[Lease]]:
     """Hold the leases of all units, and go on holding them."""
-    worker = f"reset-{uuid4().hex[:8]}"
+    worker = f"{RESETS}{uuid4().hex[:8]}"
 
     async def renew() -> None:
         while True:

@@ -163,7 +163,10 @@ class Leases(Protocol):
         """
 
     async def seize(self, worker: str, units: Sequence[Unit]) -> list[Lease]:
-        """Take all of them at once, for a worker that was elected otherwise."""
+        """Take all of them at once, for a worker that was elected otherwise.
+
+        What a reset holds (see `core.leases.RESETS`) stays with it until it is free or runs out.
+        """
 
     async def leave(self, worker: str) -> None:
         """Give everything back."""

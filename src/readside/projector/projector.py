@@ -110,12 +110,15 @@ class Projector:
     async def seize(self) -> None:
         """Take all units at once, because something else has elected this process.
 
+        Those which a reset holds come later, by `run`; their lanes wish for what they have missed.
         Returns when the lanes listen to the broker, or have had two seconds to do so.
         """
         await self._assign(await self._leases.seize(self._worker, self._units))
         listening = [
             asyncio.ensure_future(lane.subscribed.wait()) for lane, _ in self._lanes.values()
         ]
+        if not listening:
+            return
         try:
             await asyncio.wait(listening, timeout=2.0)
         finally:

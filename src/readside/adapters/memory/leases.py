@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from readside.adapters.memory.database import Database, Leased, Tables
-from readside.core.leases import Unit, plan
+from readside.core.leases import RESETS, Unit, plan
 from readside.core.position import Position
 from readside.ports.ledger import Lease
 
@@ -96,6 +96,9 @@ class MemoryLeases:
         expires_at = self._database.now() + self._ttl
         for unit in units:
             found = tables.leases[unit]
+            owner = self._owner(found) or ""
+            if owner.startswith(RESETS) and owner != worker:
+                continue  # never from under a reset: it is emptying documents
             tables.leases[unit] = found._replace(
                 owner=worker, token=found.token + 1, expires_at=expires_at, starts=found.starts + 1
             )

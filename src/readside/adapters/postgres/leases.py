@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres.session import Session, rows
-from readside.core.leases import Unit, plan
+from readside.core.leases import RESETS, Unit, plan
 from readside.core.position import Position
 from readside.ports.ledger import Lease
 
@@ -16,7 +16,7 @@ _TAKE = (
     " FROM unnest(%s::text[], %s::int[]) AS u(projection, partition)"
     " WHERE l.app = %s AND l.projection = u.projection AND l.partition = u.partition"
     # Never from under a reset: it is emptying documents.
-    " AND NOT (coalesce(l.owner, '') LIKE 'reset-%%' AND l.owner <> %s"
+    " AND NOT (starts_with(coalesce(l.owner, ''), %s) AND l.owner <> %s"
     " AND l.expires_at > clock_timestamp())"
 )
 
@@ -162,7 +162,7 @@ class PostgresLeases:
 
     async def _take(self, connection: Connection, worker: str, units: Sequence[Unit]) -> None:
         if units:
-            values = [worker, self._ttl, *_columns(units), self._app, worker]
+            values = [worker, self._ttl, *_columns(units), self._app, RESETS, worker]
             await rows(connection, _TAKE, values)
 
     async def _release(self, connection: Connection, worker: str, units: Sequence[Unit]) -> None:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 import pytest_asyncio
 
-from readside.core.leases import Unit
+from readside.core.leases import RESETS, Unit
 from readside.ports.ledger import Lease, Leases
 
 UNITS = [Unit(name, number) for name in ("a", "b") for number in range(4)]
@@ -141,6 +141,27 @@ class LeasesContract(ABC):
         # Its share is all of them only while nobody else is alive.
         await leases.leave("one")
         assert sorted(await leases.tend("two", UNITS)) == sorted(seized)
+
+    async def test_nobody_takes_what_a_reset_holds(self, leases: Leases) -> None:
+        one, other = (f"{RESETS}{name}" for name in ("one", "other"))
+        held = await leases.seize(one, UNITS[:2])
+        assert sorted(lease.unit for lease in held) == UNITS[:2]
+        assert await leases.seize(other, UNITS[:2]) == []
+        seized = await leases.seize("elected", UNITS)
+        assert sorted(lease.unit for lease in seized) == UNITS[2:]
+        assert sorted(await leases.tend(one, UNITS[:2], alone=True)) == sorted(held)
+        await leases.leave(one)
+        tended = await leases.tend("elected", UNITS, alone=True)
+        assert sorted(lease.unit for lease in tended) == UNITS
+
+    async def test_what_a_reset_held_can_be_had_when_its_lease_has_run_out(
+        self, leases: Leases
+    ) -> None:
+        held = await leases.seize(f"{RESETS}one", UNITS)
+        await self.elapse(self.ttl * 1.1)
+        seized = await leases.seize("elected", UNITS)
+        assert sorted(lease.unit for lease in seized) == UNITS
+        assert min(lease.token for lease in seized) > max(lease.token for lease in held)
 
     async def test_outbidding_raises_a_held_token(self, leases: Leases) -> None:
         lease = next(iter(await leases.tend("one", UNITS)))
