@@ -23,8 +23,6 @@ from readside.ports.store import Store
 #: Seconds that the projectors are kept away at a time, and between two renewals.
 HELD = 30.0
 _RENEW_EVERY = 8.0
-#: Seconds in which the relay has looked at the progress again, wherever it is.
-_SURVEYED = 1.0
 
 
 class Reset(msgspec.Struct):
@@ -43,7 +41,8 @@ async def reset(
     """Empty a projection and let it begin again, while the projectors run or not.
 
     The order: the projectors are kept away, and what they said of their progress is taken back, so
-    that the relay confirms nothing more; then the store's checkpoints fence off whoever still
+    that the relay confirms nothing more; what it has chosen to confirm before, it cannot confirm any
+    more, however late it comes; then the store's checkpoints fence off whoever still
     writes; then the documents go.
 
     Args:
@@ -99,8 +98,7 @@ async def begin_again(
     async with _kept_away(leases, units) as held:
         probe("reset.seized")
         await ledger.report([_from_the_beginning(lease, capture) for lease in held])
-        await asyncio.sleep(_SURVEYED)
-        capture = await ledger.history()
+        capture = await ledger.begun_again()
         removed = await store.reset(projection, _begins(held, capture, give_up=give_up))
         probe("reset.emptied")
         await forget_notes()

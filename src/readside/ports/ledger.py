@@ -38,6 +38,8 @@ class Survey(NamedTuple):
     #: never started.
     applied: Position | None
     rewinds: tuple[Rewind, ...]
+    #: How often a projection of the app had begun again by then.
+    resets: int
 
 
 class Shipped(NamedTuple):
@@ -64,8 +66,17 @@ class RelayLedger(Protocol):
             SchemaError: `readside init` was not run for this app.
         """
 
-    async def confirm(self, bookmark: Bookmark) -> None:
-        """Note durably where a next relay begins; before the source may forget."""
+    async def confirm(self, bookmark: Bookmark, resets: int) -> bool:
+        """Note durably where a next relay begins; before the source may forget.
+
+        Args:
+            bookmark: the place.
+            resets: of the survey by which it was chosen.
+
+        Returns:
+            False if a projection has begun again since that survey: it may need what is before the
+            place, so nothing was noted, and the source must not forget.
+        """
 
     async def ship(self, shipped: Shipped) -> None:
         """Note how far the relay has come, for those who watch."""
@@ -105,6 +116,12 @@ class ProjectorLedger(Protocol):
 
     async def history(self) -> Capture:
         """The history as it is now: another process may have seen it restart."""
+
+    async def begun_again(self) -> Capture:
+        """Note that a projection begins again, and tell the history: no relay confirms any more what it chose before.
+
+        What the projection's units reported has to be taken back before.
+        """
 
     async def report(self, progress: Sequence[Progress]) -> None:
         """Note how far units have come."""

@@ -91,8 +91,8 @@ class Relay:
                 await self._session()
             except _Rewound:
                 backoff.reset()
-                if self.active.is_set():  # else nobody was made ready for what it ships
-                    self.state = "rewinding"
+                # Where it was not shipping yet, nobody was made ready for what it will ship.
+                self.state = "rewinding" if self.active.is_set() else "starting"
             except SlotBusyError as busy:
                 if self.state != "standby":
                     log.info("standby: %s", busy.detail)
@@ -133,7 +133,8 @@ class Relay:
             if self._before_shipping is not None:
                 await self._before_shipping(self.state == "rewinding")
             if self._applied is not None and self.state != "rewinding":
-                # A late write may have brought the store further; from now on they are refused.
+                # A late write may have brought the store further; where the lanes have claimed, they are
+                # refused from now on (one that could not yet is not waited for for ever).
                 await self._follow(capture, tails)
             log.log(
                 logging.INFO if self.state in ("starting", "streaming", "rewinding") else logging.WARNING,
@@ -223,7 +224,8 @@ class Relay:
             else:
                 bookmark = self._bounded(source, shipping)
             if bookmark is not None:
-                await self._ledger.confirm(bookmark)
+                if not await self._ledger.confirm(bookmark, survey.resets):
+                    raise _Rewound  # a projection has begun again meanwhile: from the old bookmark
                 probe("relay.confirmed")
                 confirmed = bookmark.lsn
             # Also when nothing is new: the server ends a connection that stays silent.

@@ -79,6 +79,7 @@ class Notes:
     heads: tuple[Head, ...] = ()
     shipped: Shipped | None = None
     timeline: int = 1
+    resets: int = 0
 
 
 class Leased(NamedTuple):

@@ -50,16 +50,20 @@ class MemoryLedger:
         tables.slot = Slot(lsn, lsn)
         epoch = max(notes.epoch + 1, newest.epoch + 1, int(database.now()))
         tables.notes = Notes(
-            epoch, False, tables.system, notes.partitions, lsn, lsn, timeline=tables.timeline
-        )
+            epoch, False, tables.system, notes.partitions, lsn, lsn, timeline=tables.timeline,
+            resets=notes.resets,
+        )  # fmt: skip
 
-    async def confirm(self, bookmark: Bookmark) -> None:
+    async def confirm(self, bookmark: Bookmark, resets: int) -> bool:
         """See ports.ledger."""
         tables = await self._database.reach()
         notes = self._database.notes(self._database.app)
+        if notes.resets != resets:
+            return False
         # Never back, and never into another history: a relay may wake up late.
         if bookmark.heads[0].position.epoch == notes.epoch and notes.confirmed <= bookmark.lsn:
             tables.notes = replace(notes, confirmed=bookmark.lsn, heads=bookmark.heads)
+        return True
 
     async def ship(self, shipped: Shipped) -> None:
         """See ports.ledger."""
@@ -96,7 +100,7 @@ class MemoryLedger:
             for unit, asked in tables.rewinds.items()
             if asked.reachable is None
         ]
-        return Survey(applied, tuple(rewinds))
+        return Survey(applied, tuple(rewinds), notes.resets)
 
     async def answer(self, rewind: Rewind, *, reachable: bool) -> None:
         """See ports.ledger."""
@@ -116,6 +120,13 @@ class MemoryLedger:
         """See ports.ledger."""
         await self._database.reach()
         return _capture(self._database.notes(self._database.app))
+
+    async def begun_again(self) -> Capture:
+        """See ports.ledger."""
+        tables = await self._database.reach()
+        notes = self._database.notes(self._database.app)
+        tables.notes = replace(notes, resets=notes.resets + 1)
+        return _capture(tables.notes)
 
     async def report(self, progress: Sequence[Progress]) -> None:
         """See ports.ledger."""

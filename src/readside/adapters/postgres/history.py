@@ -11,7 +11,7 @@ from psycopg import errors, sql
 
 from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres.identity import Identity, check_writable, identify
-from readside.adapters.postgres.installation import begin_ticks, create_slot, drop_slot
+from readside.adapters.postgres.installation import begin_ticks, create_slot, drop_slot, has_slot
 from readside.adapters.postgres.messages import NEVER
 from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.session import Session, rows
@@ -69,7 +69,7 @@ async def follow(session: Session, app: str, newest: Position) -> None:
         await history.keep_timeline(connection)
 
 
-async def _drop_read_slot(connection: Connection, slot: str) -> None:
+async def drop_read_slot(connection: Connection, slot: str) -> None:
     """Drop a slot, and end whoever reads it.
 
     That is this process, which has seen that the history restarted, or one that has not yet.
@@ -81,14 +81,12 @@ async def _drop_read_slot(connection: Connection, slot: str) -> None:
         await rows(
             connection,
             "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
-            " WHERE slot_name = %s AND active",
+            " WHERE slot_name = %s AND database = current_database() AND active",
             [slot],
         )
         with suppress(errors.ObjectInUse, errors.UndefinedObject):  # a standby was faster
             await drop_slot(connection, slot)
-        if not await rows(
-            connection, "SELECT FROM pg_replication_slots WHERE slot_name = %s", [slot]
-        ):
+        if not await has_slot(connection, slot):
             return
         await asyncio.sleep(min(0.02 * (attempt + 1), 0.5))
     raise UnavailableError(f"Slot {slot} is still read.", mend="it is tried again")
@@ -204,7 +202,7 @@ class _History:
             # A crash after the slot and before the row is found at the next start: the slot is then
             # ahead of the row, which is a restarted history as well.
             slot = Names(self._app).slot
-            await _drop_read_slot(connection, slot)
+            await drop_read_slot(connection, slot)
             lsn = await create_slot(connection, slot)
         async with connection.transaction():
             await self._hold(connection, capture)

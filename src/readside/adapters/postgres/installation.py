@@ -250,11 +250,25 @@ async def begin_ticks(connection: Connection, app: str, lsn: int) -> None:
 
 
 async def drop_slot(connection: Connection, slot: str) -> None:
-    """Drop a slot if it exists and nobody reads it."""
+    """Drop a slot of this database if it exists and nobody reads it.
+
+    A copy of the database in the same server has the same notes, and must not touch the original's slot.
+    """
     await connection.execute(
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
-        " WHERE slot_name = %s AND NOT active",
+        " WHERE slot_name = %s AND database = current_database() AND NOT active",
         [slot],
+    )
+
+
+async def has_slot(connection: Connection, slot: str) -> bool:
+    """Whether this database has a slot."""
+    return bool(
+        await rows(
+            connection,
+            "SELECT FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()",
+            [slot],
+        )
     )
 
 
@@ -266,9 +280,7 @@ async def _drop_passed_on(connection: Connection, slot: str) -> None:
     """
     for attempt in range(60):
         await drop_slot(connection, slot)
-        if not await rows(
-            connection, "SELECT FROM pg_replication_slots WHERE slot_name = %s", [slot]
-        ):
+        if not await has_slot(connection, slot):
             return
         await asyncio.sleep(min(0.02 * (attempt + 1), 0.5))
     raise UnavailableError(
@@ -278,7 +290,11 @@ async def _drop_passed_on(connection: Connection, slot: str) -> None:
 
 
 async def create_slot(connection: Connection, slot: str) -> int:
-    """Create the slot, surviving a failover where the server can; return where it begins."""
+    """Create the slot, surviving a failover where the server can; return where it begins.
+
+    Raises:
+        RefusedError: the server has no slot left, the user may not, or another database has it.
+    """
     arguments = "%s, 'pgoutput', false, false"
     if connection.info.server_version >= _FAILOVER_SLOTS_SINCE:
         arguments += ", true"
@@ -298,6 +314,20 @@ async def create_slot(connection: Connection, slot: str) -> int:
         raise RefusedError(
             f"User {connection.info.user} may not create replication slots.",
             mend=f"ALTER ROLE {connection.info.user} REPLICATION",
+        ) from error
+    except errors.DuplicateObject as error:
+        owner = await rows(
+            connection,
+            "SELECT coalesce(database, '') FROM pg_replication_slots"
+            " WHERE slot_name = %s AND database IS DISTINCT FROM current_database()",
+            [slot],
+        )
+        if not owner:
+            raise
+        raise RefusedError(
+            f"Slot {slot} belongs to {f'database {owner[0][0]}' if owner[0][0] else 'a standby'} of this server:"
+            f" is {connection.info.dbname} a copy of it?",
+            mend="give the app of the copy another name, or put it on a server of its own",
         ) from error
     if row is None:
         raise SchemaError(f"The slot {slot} could not be created.")

@@ -69,20 +69,25 @@ class PostgresLedger:
             epoch, complete, origin, partitions, Bookmark(lsn, heads_of(heads, partitions, origin))
         )
 
-    async def confirm(self, bookmark: Bookmark) -> None:
+    async def confirm(self, bookmark: Bookmark, resets: int) -> bool:
         """See ports.ledger."""
-        await self._session.query(
+        found = await self._session.query(
             # Never back, and never into another history: a relay may wake up late.
-            "UPDATE readside.capture SET confirmed_lsn = %s, confirmed_heads = %s"
-            " WHERE app = %s AND epoch = %s AND confirmed_lsn <= %s",
+            "UPDATE readside.capture SET"
+            " confirmed_lsn = CASE WHEN epoch = %s THEN greatest(confirmed_lsn, %s) ELSE confirmed_lsn END,"
+            " confirmed_heads = CASE WHEN epoch = %s AND confirmed_lsn <= %s THEN %s ELSE confirmed_heads END"
+            " WHERE app = %s AND resets = %s RETURNING resets",
             [
+                bookmark.heads[0].position.epoch,
+                bookmark.lsn,
+                bookmark.heads[0].position.epoch,
                 bookmark.lsn,
                 heads_json(bookmark.heads),
                 self._app,
-                bookmark.heads[0].position.epoch,
-                bookmark.lsn,
+                resets,
             ],
         )
+        return bool(found)
 
     async def ship(self, shipped: Shipped) -> None:
         """See ports.ledger."""
@@ -115,18 +120,19 @@ class PostgresLedger:
     async def survey(self) -> Survey:
         """See ports.ledger."""
         async with self._session.connection() as connection:
-            ((lowest, kept, units, epoch),) = await rows(
+            ((lowest, kept, units, epoch, resets),) = await rows(
                 connection,
                 # Nothing is kept back for what is lost: it cannot be healed from here any more.
                 "SELECT min(coalesce(g.durable, ''))"
                 " FILTER (WHERE coalesce(g.state, '') <> 'lost'),"
-                " count(*) FILTER (WHERE coalesce(g.state, '') <> 'lost'), count(*), max(c.epoch)"
+                " count(*) FILTER (WHERE coalesce(g.state, '') <> 'lost'), count(*), max(c.epoch),"
+                " (SELECT resets FROM readside.capture WHERE app = %s)"
                 " FROM readside.capture c"
                 " JOIN readside.projections p USING (app)"
                 " CROSS JOIN generate_series(0, c.partitions - 1) n"
                 " LEFT JOIN readside.progress g ON g.app = p.app AND g.projection = p.projection"
                 " AND g.partition = n WHERE c.app = %s",
-                [self._app],
+                [self._app, self._app],
             )
             if self._alone and not units:
                 ((epoch,),) = await rows(
@@ -142,8 +148,8 @@ class PostgresLedger:
             Rewind(Unit(name, number), Position.decode(after)) for name, number, after in wishes
         )
         if not kept and (units or self._alone):
-            return Survey(Position(epoch, _END, 0), rewinds)
-        return Survey(Position.decode(lowest) if lowest else None, rewinds)
+            return Survey(Position(epoch, _END, 0), rewinds, resets)
+        return Survey(Position.decode(lowest) if lowest else None, rewinds, resets)
 
     async def answer(self, rewind: Rewind, *, reachable: bool) -> None:
         """See ports.ledger."""
@@ -182,6 +188,13 @@ class PostgresLedger:
 
     async def history(self) -> Capture:
         """See ports.ledger."""
+        return await self._capture()
+
+    async def begun_again(self) -> Capture:
+        """See ports.ledger."""
+        await self._session.query(
+            "UPDATE readside.capture SET resets = resets + 1 WHERE app = %s", [self._app]
+        )
         return await self._capture()
 
     async def report(self, progress: Sequence[Progress]) -> None:

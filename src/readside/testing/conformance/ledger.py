@@ -91,7 +91,7 @@ class LedgerContract(ABC):
         heads = tuple(
             Head(Position(capture.epoch, lsn - n, n), n) for n in range(1, capture.partitions + 1)
         )
-        await ledger.confirm(Bookmark(lsn, heads))
+        await ledger.confirm(Bookmark(lsn, heads), 0)
         after = await ledger.capture(self.app)
         assert after == capture._replace(bookmark=Bookmark(lsn, heads))
 
@@ -110,9 +110,22 @@ class LedgerContract(ABC):
         await self.pass_time()
         lsn = await ledger.flushed()
         heads = (Head(Position(capture.epoch, lsn - 1, 1), 5),) * capture.partitions
-        await ledger.confirm(Bookmark(lsn, heads))
-        await ledger.confirm(capture.bookmark)
+        await ledger.confirm(Bookmark(lsn, heads), 0)
+        await ledger.confirm(capture.bookmark, 0)
         assert (await ledger.capture(self.app)).bookmark == Bookmark(lsn, heads)
+
+    async def test_nothing_chosen_before_a_projection_began_again_is_confirmed(
+        self, ledger: Ledger
+    ) -> None:
+        capture = await ledger.capture(self.app)
+        await self.pass_time()
+        later = Bookmark(await ledger.flushed(), capture.bookmark.heads)
+        survey = await ledger.survey()
+        assert await ledger.begun_again() == capture
+        assert not await ledger.confirm(later, survey.resets)
+        assert await ledger.history() == capture
+        assert await ledger.confirm(later, (await ledger.survey()).resets)
+        assert await ledger.history() == capture._replace(bookmark=later)
 
     async def test_a_relay_of_an_older_history_changes_nothing(self, ledger: Ledger) -> None:
         before = await ledger.capture(self.app)
@@ -121,7 +134,7 @@ class LedgerContract(ABC):
         after = await ledger.capture(self.app)
         await self.pass_time()
         lsn = await ledger.flushed()
-        await ledger.confirm(Bookmark(lsn, before.bookmark.heads))
+        await ledger.confirm(Bookmark(lsn, before.bookmark.heads), 0)
         await ledger.ship(Shipped(2**62, before.bookmark.heads, {}, "streaming"))
         assert await ledger.capture(self.app) == after
 

@@ -16,7 +16,9 @@ CREATE TABLE readside.capture (
     samples           jsonb NOT NULL DEFAULT '{}',
     shipped_at        bigint NOT NULL DEFAULT 0,
     state             text NOT NULL DEFAULT 'created',
-    updated_at        timestamptz NOT NULL DEFAULT clock_timestamp()
+    updated_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- How often a projection of the app has begun again: see confirm in the ledger.
+    resets            bigint NOT NULL DEFAULT 0
 );
 
 CREATE TABLE readside.projections (
