@@ -16,7 +16,7 @@ class Limits(NamedTuple):
 
     records: int = 1000
     #: Payload bytes, so that memory stays bounded whatever the events weigh.
-    size: int = 8 * 1024 * 1024
+    size: int = 2 * 1024 * 1024
 
     def shared(self, readers: int) -> Limits:
         """The limits of each of several readers in a process, so that many need about as much memory as a few."""

@@ -18,7 +18,7 @@ from readside.ports.traits import Promise
 #: processor's cache, and with 4,000 the same work took a third more CPU.
 _FULL = 500
 #: Bytes that wait for one subscriber before the relay has to wait.
-_FULL_BYTES = 8 * 1024 * 1024
+_FULL_BYTES = 1024 * 1024
 
 _PARTITION = attrgetter("partition")
 _PAYLOAD = attrgetter("payload")

@@ -18,7 +18,7 @@ from readside.core.position import format_lsn
 log = logging.getLogger("readside.relay")
 
 #: Bytes buffered before reading pauses: TCP then slows the server down.
-_ENOUGH = 16 * 1024 * 1024
+_ENOUGH = 4 * 1024 * 1024
 #: Bytes taken in one turn of the event loop.
 _AT_ONCE = 64 * 1024
 
