@@ -153,6 +153,14 @@ def test_what_is_no_frame_is_refused(frame):
         records_in(frame, 3, OFFSETS)
 
 
+def test_what_is_too_deep_to_be_looked_at_is_refused():
+    """Whoever may write to the stream must not be able to stop who reads it."""
+    whole = msgspec.msgpack.encode([*msgspec.msgpack.decode(frame_of(GOOD)), 0])
+    assert len(records_in(whole, 3, OFFSETS)) == len(GOOD)
+    with pytest.raises(DecodeError, match="is not readside's"):
+        records_in(whole[:-1] + b"\x91" * 100_000 + b"\x00", 3, OFFSETS)
+
+
 @pytest.mark.parametrize("field", ["id", "type", "key"])
 def test_a_text_that_is_none_is_refused(field):
     frame = frame_of([one._replace(**{field: "zzzz"}) for one in GOOD])

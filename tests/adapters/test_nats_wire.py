@@ -117,7 +117,18 @@ def test_trace_context_travels_under_its_own_name(name):
 
 
 @pytest.mark.parametrize(
-    "headers", [b"[1]", b'"x"', b"7", b"null", b"{", b"\xff", b'{"a":"\\ud800"}']
+    "headers",
+    [
+        b"[1]",
+        b'"x"',
+        b"7",
+        b"null",
+        b"{",
+        b"\xff",
+        b'{"a":"\\ud800"}',
+        b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    ],
+    ids=map(str, range(8)),
 )
 def test_headers_that_are_no_object_stop_nobody(headers):
     assert headers_of(PLAIN._replace(headers=headers)) == headers_of(PLAIN)

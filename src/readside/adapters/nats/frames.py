@@ -108,7 +108,7 @@ def records_in(payload: bytes, partition: int, offsets: Offsets) -> list[Record]
     """
     try:
         frame = _decode(payload)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise DecodeError(f"A message on the stream is not readside's: {error!r}") from error
     count = len(frame.rows)
     lsns, ordinals, ids, types, keys, versions, payloads, times, headers, settled = zip(*frame.rows, strict=True)  # fmt: skip

@@ -68,7 +68,7 @@ _NOTHING = (BEGINNING, BEGINNING.encode())
 def _object(text: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return {}  # written past readside; an event must not wait for ever behind its trace context
 
 
