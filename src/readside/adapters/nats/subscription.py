@@ -7,6 +7,7 @@ import logging
 import time
 from bisect import bisect_left
 from collections import deque
+from contextlib import suppress
 from itertools import accumulate
 from operator import attrgetter
 
@@ -30,13 +31,15 @@ log = logging.getLogger("readside.nats")
 _CREDIT = 1024
 #: Bytes asked for at once, and again when no more than half of them wait to be read.
 _CREDIT_BYTES = 512 * 1024
-#: Bytes that the server counts beside the largest payload, where one that is larger has to come.
-_BESIDE = 64 * 1024
+#: Bytes asked for where one message has to come, however large: more than NATS can hold, and not
+#: left out, so that the server says what remained, as for every other pull.
+_WIDE_BYTES = 2**31 - 1
 _EXPIRES_NS = 20_000_000_000
 _HEARTBEAT_NS = 1_000_000_000
-#: Seconds without even a heartbeat after which the consumer counts as gone.
-_SILENCE = 4.0
-_REFUSED = "409"
+#: Seconds without even a heartbeat after which no pull counts as alive, and another is sent; as many
+#: again without an answer, and the consumer counts as gone.
+_SILENCE = 2.0
+_TOO_LARGE = "Message Size Exceeds"
 _OLD_REPLY_TOKENS = 9
 _PAYLOAD = attrgetter("payload")
 
@@ -45,6 +48,14 @@ class NatsSubscription:
     """A pull consumer that nobody else knows: no acknowledgements, no state on the server.
 
     Source of the algorithm: NATS ADR-37, "consume" with overlapping pulls.
+
+    The server ends a pull with a word that says how much of it remained, but for one: a pull whose
+    bytes are used up exactly ends without a word, whatever remains of its count. So the bytes are
+    counted here as the server counts them. While any pull lives, bytes are outstanding; when none
+    are, no pull lives, and what remains of the count is nobody's. A pull that lives is never silent
+    for longer than a heartbeat: where the two counts differ (an import between accounts may rewrite
+    subjects), silence tells the same, later. What comes after a pull was given up wrongly only
+    makes the next one earlier: at most one more pull for each silence, and each expires.
     """
 
     def __init__(
@@ -64,12 +75,15 @@ class NatsSubscription:
         self._rest: list[Record] = []
         self._watermark: Watermark | None = None
         self._arrived = asyncio.Event()
+        #: Messages and bytes that pulls still ask for, at least as many as the server will send.
         self._outstanding = 0
-        #: Whether nothing has come since the latest pull, and whether that was for its size.
-        self._fruitless = False
+        self._outstanding_bytes = 0
+        #: Whether the next message is larger than what a pull asks for.
         self._wide = False
         self._failure = ""
         self._heard_at = time.monotonic()
+        #: When another pull was sent because of this silence.
+        self._doubted_at: float | None = None
         self._client: Express | None = None
         self._handles: list[NatsSubscriptionHandle] = []
         self._consumer = ""
@@ -112,16 +126,20 @@ class NatsSubscription:
         """See ports.broker."""
         if not (self._messages or self._rest or self._watermark) and patience > 0:
             self._arrived.clear()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._arrived.wait()
-            except TimeoutError:
-                self._check_alive()
         records = self._take(limits)
-        if not records and self._failure:
-            raise UnavailableError(f"{self._link.server}: {self._failure}")
+        if not records:
+            # Not only after a wait in vain: watermarks end every wait, and come from the relay.
+            self._check_alive()
+            if self._failure:
+                raise UnavailableError(f"{self._link.server}: {self._failure}")
         await self._pull()
-        watermark, self._watermark = self._watermark, None
+        watermark = None
+        if not (self._messages or self._rest):
+            # It speaks of everything before it, so it waits until that was read.
+            watermark, self._watermark = self._watermark, None
         return Delivery(records, watermark)
 
     def _take(self, limits: Limits) -> list[Record]:
@@ -161,9 +179,16 @@ class NatsSubscription:
         return sizes[fits - 1]
 
     def _check_alive(self) -> None:
+        now = time.monotonic()
         if self._client is None or not self._client.is_connected:
             self._failure = "the connection is lost"
-        elif time.monotonic() - self._heard_at > _SILENCE:
+        elif now - self._heard_at <= _SILENCE:
+            return
+        elif self._doubted_at is None:
+            # Not a failure yet: a process that slept has heard nothing either, and now it listens.
+            self._doubted_at = now
+            self._outstanding = self._outstanding_bytes = 0
+        elif now - self._doubted_at > _SILENCE:
             self._failure = "the consumer went silent"
 
     async def _pull(self) -> None:
@@ -171,18 +196,19 @@ class NatsSubscription:
             return
         if self._client is None or self._waiting > _CREDIT_BYTES // 2:
             return
-        batch = _CREDIT - self._outstanding - len(self._messages)
-        most = _CREDIT_BYTES
+        batch, most = _CREDIT - self._outstanding - len(self._messages), _CREDIT_BYTES
         if self._wide:
-            most = max(most, self._client.max_payload + _BESIDE)
+            batch, most, self._wide = 1, _WIDE_BYTES, False
         request = {
             "batch": batch,
             "max_bytes": most,
             "expires": _EXPIRES_NS,
             "idle_heartbeat": _HEARTBEAT_NS,
         }
+        if self._outstanding == 0 and self._doubted_at is None:
+            self._heard_at = time.monotonic()  # until now the server had nothing to say
         self._outstanding += batch
-        self._fruitless, self._wide = True, False
+        self._outstanding_bytes += most
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         try:
             await self._client.publish(subject, msgspec.json.encode(request), reply=self._inbox)
@@ -190,27 +216,41 @@ class NatsSubscription:
             self._failure = str(error)
 
     def _on_message(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
+        # In one piece, and the same as below: this is done for every message.
         self._heard_at = time.monotonic()
+        self._doubted_at = None
+        size = len(payload)
+        self._waiting += size
         self._outstanding -= 1
-        self._fruitless = False
-        self._waiting += len(payload)
+        self._outstanding_bytes -= size + len(subject) + len(reply) + len(headers)
+        if self._outstanding_bytes <= 0 or self._outstanding < 0:
+            self._spend(0, 0)
         self._messages.append((subject, reply, payload, headers))
         self._arrived.set()
 
     async def _on_word(self, message: Msg) -> None:
         """Hear what the server says of the pull."""
         self._heard_at = time.monotonic()
+        self._doubted_at = None
         headers = message.headers or {}
-        status = headers.get("Status", "")
+        status, description = headers.get("Status", ""), headers.get("Description", "")
         undelivered = headers.get("Nats-Pending-Messages")
         if undelivered is not None:
-            self._outstanding = max(0, self._outstanding - int(undelivered))
-            # The next message is larger than what was asked for (or it is another refusal: no harm).
-            self._wide |= status == _REFUSED and self._fruitless
+            unused = int(headers.get("Nats-Pending-Bytes", 0))
+            self._spend(int(undelivered), unused)
+            # Of a pull that was partly used another of full size may take it.
+            self._wide |= description.startswith(_TOO_LARGE) and unused >= _CREDIT_BYTES
             self._arrived.set()
         elif status and status != "100":
-            self._failure = headers.get("Description", status)
+            self._failure = description or status
             self._arrived.set()
+
+    def _spend(self, messages: int, size: int) -> None:
+        """Count what will not come any more of the pulls; without bytes none of them lives."""
+        self._outstanding = max(0, self._outstanding - messages)
+        self._outstanding_bytes -= size
+        if self._outstanding_bytes <= 0:
+            self._outstanding = self._outstanding_bytes = 0
 
     async def _on_watermark(self, message: Msg) -> None:
         self._watermark = watermark_of(self._partition, message.data)
