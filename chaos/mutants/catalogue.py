@@ -35,13 +35,13 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "checkpoint before documents",
         "adapters/redis/store.py",
-        "        name = batch.projection\n        keys = [",
+        "        keys, values = arguments_of(batch, self._app)\n",
         "        if batch.checkpoint is not None and batch.writes:\n"
         "            first = await self.apply(batch._replace(writes=(), parked=()))\n"
         "            if first is not Outcome.APPLIED:\n"
         "                return first\n"
         "            batch = batch._replace(expected=batch.checkpoint)\n"
-        "        name = batch.projection\n        keys = [",
+        "        keys, values = arguments_of(batch, self._app)\n",
         ("chaos:nats:2:projector_kill,valkey_kill,link_cut,relay_kill",),
     ),
     Mutant(
@@ -54,9 +54,16 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "documents written without compare-and-set",
         "adapters/redis/apply.lua",
-        "return 'CONFLICT'",
-        "local _ = 'CONFLICT'",
+        "if has ~= ARGV[4 + n] then",
+        "if false then",
         ("tests:tests/conformance -k redis", _CALM),
+    ),
+    Mutant(
+        "documents overwritten whatever they hold",
+        "adapters/redis/apply.lua",
+        "if #has ~= #new or has >= new or string.sub(has, 1, #prefix) ~= prefix then",
+        "if false then",
+        ("tests:tests/conformance -k redis",),
     ),
     Mutant(
         "zombie not fenced",
@@ -138,8 +145,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "all records of a transaction at one position",
         "adapters/postgres/source.py",
-        "        self._ordinal += 1\n",
-        "        self._ordinal = 1\n",
+        "            ordinal += 1\n            # tuple's",
+        "            ordinal = 1\n            # tuple's",
         ("tests:tests/adapters", _CALM),
     ),
     Mutant(
@@ -152,7 +159,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "reader does not wait for its token",
         "query/reader.py",
-        "            missing = _behind(reading, token)\n",
+        "            missing = behind(reading, token)\n",
         "            missing: list[int] = []\n",
         ("tests:tests/acceptance -k read", _CALM),
     ),
@@ -171,8 +178,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a late relay takes the bookmark back",
         "adapters/postgres/ledger.py",
-        " WHERE app = %s AND epoch = %s AND confirmed_lsn <= %s",
-        " WHERE app = %s AND epoch = %s AND confirmed_lsn <> %s",
+        "greatest(confirmed_lsn, %s)",
+        "least(%s, origin_lsn)",
         ("tests:tests/conformance -k ledger", "tests:tests/adapters"),
     ),
     Mutant(
@@ -244,5 +251,26 @@ MUTANTS: tuple[Mutant, ...] = (
         "newest = max(newest, await self._applied())",
         "await self._applied()",
         (_STAGES,),
+    ),
+    Mutant(
+        "projection begins again at a bookmark that may still move",
+        "operate/reset.py",
+        "capture = await ledger.begun_again()",
+        "capture = await ledger.history()",
+        ("tests:tests/faults/test_simulation.py -k late",),
+    ),
+    Mutant(
+        "checkpoint inside a frame passes over its rest",
+        "adapters/nats/frames.py",
+        "[offsets.before] * (count - 1)",
+        "[offsets.after] * (count - 1)",
+        ("tests:tests/adapters/test_nats_mixed.py tests/adapters/test_nats_frames.py",),
+    ),
+    Mutant(
+        "pull that was used up exactly is waited for",
+        "adapters/nats/subscription.py",
+        "        if self._outstanding_bytes <= 0 or self._outstanding < 0:\n",
+        "        if self._outstanding < 0:\n",
+        ("tests:tests/adapters/test_nats_pull.py",),
     ),
 )
