@@ -17,6 +17,11 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
+    @property
+    def size(self) -> int:
+        """Bytes written so far, by earlier processes too."""
+        return os.fstat(self._file).st_size
+
     def note(self, *values: Any) -> None:
         """Write one line with the time in front."""
         os.write(self._file, json.dumps([round(time.time(), 4), *values]).encode() + b"\n")

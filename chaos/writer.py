@@ -37,7 +37,8 @@ class Writer:
     def __init__(self, name: str, rate: float, seed: int, journal: Journal) -> None:
         self._name = name
         self._pause = 4 / rate
-        self._chance = random.Random(seed)
+        # One that starts again must not say the same once more, or an event is not known by its mark.
+        self._chance = random.Random(f"{seed} after {journal.size}")
         self._journal = journal
         self._dsn = app.settings.write_store
         self._stopping = asyncio.Event()

@@ -212,6 +212,17 @@ async def test_a_paused_server_is_silent_until_resumed(name):
         servers[name].pause()  # and stops all the same
 
 
+async def test_of_two_pauses_that_overlap_the_last_end_ends_both():
+    servers = EmbeddedServers(services=frozenset({"postgres"}))
+    async with servers:
+        server = servers["postgres"]
+        server.pause()
+        server.resume()  # of the first, while the second freezes one process after the other
+        family.freeze_tree(server.pid)
+        server.resume()
+        assert await server.answers()
+
+
 async def test_stopping_does_not_wait_for_a_replication_client_that_does_not_confirm():
     servers = EmbeddedServers(services=frozenset({"postgres"}))
     async with servers as addresses:

@@ -68,7 +68,6 @@ class Server:
         self._recipe = recipe
         self._log = Log(log)
         self._process: subprocess.Popen[bytes] | None = None
-        self._paused = False
         self._asked = 0.0
 
     @property
@@ -132,7 +131,6 @@ class Server:
                 self._process = spawn(command, log)
         except OSError as error:
             raise UnavailableError(f"{self.name} cannot be started: {error}.") from error
-        self._paused = False
         try:
             await self._until_it_answers()
             _notes.info("%s is there after %.1f s", self.name, time.monotonic() - began)
@@ -164,14 +162,12 @@ class Server:
 
     def pause(self) -> None:
         """Freeze it with everything below it: connections stay open, nothing answers."""
-        self._paused = True
         family.freeze_tree(self.pid)
 
     def resume(self) -> None:
-        """Let it go on; does nothing unless it is paused."""
-        if self._paused and self.running:
+        """Let it go on, whoever has paused it: of two pauses that overlap, the last end ends both."""
+        if self.running:
             family.send([*family.descendants(self.pid), self.pid], signal.SIGCONT)
-        self._paused = False
 
     def _stops(self, *, hurry: bool) -> tuple[tuple[signal.Signals, float], ...]:
         return self._recipe.stops[-1:] if hurry else self._recipe.stops
