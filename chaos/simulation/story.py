@@ -21,6 +21,8 @@ from readside.testing.world import World
 
 #: Virtual seconds after the last fault in which everything has to be in step again.
 _HEAL = 300.0
+#: Virtual seconds after which people look whether a projection that they began again is well.
+_LOOKED_AGAIN = 10.0
 
 
 class Outcome(NamedTuple):
@@ -156,14 +158,25 @@ class _Story:
             for name in sorted(silent)
         ]
         world.acts.restarting = False
-        for name in sorted(world.acts.shaken):
+        shaken = sorted(world.acts.shaken)
+        epoch = 0
+        while epoch != (epoch := world.database.notes(world.app).epoch):
+            world.acts.shaken |= set(shaken)
+            await self._give_up(world, shaken)
+            # Whoever said so may have said it of an earlier restart: people look again, and do it again
+            # where the history has restarted since.
+            await asyncio.sleep(_LOOKED_AGAIN)
+            await world.revive()
+        world.acts.shaken.clear()
+
+    async def _give_up(self, world: World, names: list[str]) -> None:
+        for name in names:
             if world.halted(name) or name in world.acts.halfway:
                 await persist(
                     world,
                     lambda operator, name=name: operator.give_up(name),
                     lambda name=name: name not in world.acts.shaken,
                 )
-        world.acts.shaken.clear()
 
     def _look(self, world: World) -> None:
         if not self._problems:
