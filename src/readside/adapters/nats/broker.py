@@ -47,6 +47,10 @@ log = logging.getLogger("readside.nats")
 _OVERHEAD = 8 * 1024
 
 
+#: What one message holds: a record, or a frame of them.
+_Content = Record | list[Record]
+
+
 class _Ack(msgspec.Struct):
     seq: int = 0
     error: dict[str, object] | None = None
@@ -170,10 +174,7 @@ class NatsBroker:
                 self._sequence = await self._acknowledged(batch.pop(0))
             if not batch:
                 return
-            await client.send(
-                (subject, lines_of(headers), payload)
-                for subject, headers, payload in map(self._message, batch[:-1])
-            )
+            await client.send(map(self._lines, batch[:-1]))
             sequence = await self._acknowledged(batch[-1])
         except FAILURES as error:
             self._sequence = None
@@ -186,23 +187,27 @@ class NatsBroker:
                 mend="nothing: the batch is published again, and duplicates change nothing",
             )
 
-    def _grouped(self, records: Sequence[Record], max_payload: int) -> list[list[Record]]:
-        """The records of each message."""
+    def _grouped(self, records: Sequence[Record], max_payload: int) -> list[_Content]:
+        """What each message holds."""
         if not self._frames:
-            return [[record] for record in records]
-        return grouped(records, min(LARGEST, max_payload - _OVERHEAD))
+            return [*records]
+        groups = grouped(records, min(LARGEST, max_payload - _OVERHEAD))
+        return [group if len(group) > 1 else group[0] for group in groups]
 
-    def _message(self, group: Sequence[Record]) -> tuple[str, dict[str, str], bytes]:
+    def _message(self, content: _Content) -> tuple[str, dict[str, str], bytes]:
         """Subject, headers and payload; a record that is alone is a plain message."""
-        record = group[0]
-        stem = f"{self._app}.{record.partition}"
-        if len(group) > 1:
-            return f"{stem}.{TOKEN}", {}, frame_of(group)
-        return f"{stem}.{record.type}", self._writer.headers_of(record), record.payload
+        if isinstance(content, list):
+            return f"{self._app}.{content[0].partition}.{TOKEN}", {}, frame_of(content)
+        headers = self._writer.headers_of(content)
+        return f"{self._app}.{content.partition}.{content.type}", headers, content.payload
 
-    async def _acknowledged(self, group: Sequence[Record]) -> int:
+    def _lines(self, content: _Content) -> tuple[str, str, bytes]:
+        subject, headers, payload = self._message(content)
+        return subject, lines_of(headers), payload
+
+    async def _acknowledged(self, content: _Content) -> int:
         client = await self._link.client()
-        subject, headers, payload = self._message(group)
+        subject, headers, payload = self._message(content)
         answer = await client.request(subject, payload, timeout=PATIENCE, headers=headers)
         ack = msgspec.json.decode(answer.data, type=_Ack)
         if ack.error is not None or ack.seq == 0:

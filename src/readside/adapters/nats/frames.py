@@ -22,7 +22,8 @@ from readside.core.record import Record
 
 #: Last token of a frame's subject; no event type can be this.
 TOKEN = "$frame"  # noqa: S105 - of a subject
-_ENDING = f".{TOKEN}"
+#: How the subject of a frame ends, as it comes.
+ENDING = f".{TOKEN}".encode()
 
 #: Bytes and records of one frame; a record that is larger travels alone, as a message of its own.
 LARGEST = 128 * 1024
@@ -59,7 +60,7 @@ _new = tuple.__new__
 
 def is_frame(subject: str) -> bool:
     """Whether a message on this subject holds a frame."""
-    return subject.endswith(_ENDING)
+    return subject.encode(errors="replace").endswith(ENDING)
 
 
 def grouped(records: Iterable[Record], largest: int = LARGEST) -> list[list[Record]]:

@@ -17,7 +17,7 @@ from nats.aio.subscription import Subscription as NatsSubscriptionHandle
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from readside.adapters.nats.express import Express
-from readside.adapters.nats.frames import Offsets, is_frame, records_in
+from readside.adapters.nats.frames import ENDING, Offsets, records_in
 from readside.adapters.nats.link import FAILURES, Link
 from readside.adapters.nats.wire import Reader, headers_in, watermark_of
 from readside.core.batching import Limits
@@ -146,27 +146,25 @@ class NatsSubscription:
         records: list[Record] = []
         size = 0
         messages, record_of, stem = self._messages, self._reader.record_of, f"{self._identity}:"
-        while len(records) < limits.records and size < limits.size:
-            if self._rest:
-                size += self._take_rest(records, limits.records - len(records), limits.size - size)
-                continue
-            if not messages:
-                break
-            subject_, reply, payload, headers = messages.popleft()
+        if self._rest:
+            size = self._take_rest(records, limits.records, limits.size)
+        while messages and len(records) < limits.records and size < limits.size:
+            subject, reply, payload, headers = messages.popleft()
             self._waiting -= len(payload)
-            subject = subject_.decode(errors="replace")
             sequence = _stream_sequence(reply.decode())
             try:
-                if is_frame(subject):
+                if subject.endswith(ENDING):
                     offsets = Offsets(f"{stem}{int(sequence) - 1}", stem + sequence)
                     self._rest = records_in(payload, self._partition, offsets)
+                    room = limits.records - len(records), limits.size - size
+                    size += self._take_rest(records, *room)
                     continue
                 offset = stem + sequence
-                records.append(record_of(subject, payload, headers_in(headers), offset))
+                records.append(record_of(subject.decode(), payload, headers_in(headers), offset))
                 size += len(payload)
-            except DecodeError as error:
+            except (DecodeError, UnicodeDecodeError) as error:
                 # Somebody else publishes here. If it was one of ours, the chain will show a hole.
-                log.warning("passed over on %s: %s", subject, error)
+                log.warning("passed over on %s: %s", subject.decode(errors="replace"), error)
         return records
 
     def _take_rest(self, records: list[Record], count: int, size: int) -> int:
@@ -226,7 +224,8 @@ class NatsSubscription:
         if self._outstanding_bytes <= 0 or self._outstanding < 0:
             self._spend(0, 0)
         self._messages.append((subject, reply, payload, headers))
-        self._arrived.set()
+        if len(self._messages) == 1:
+            self._arrived.set()
 
     async def _on_word(self, message: Msg) -> None:
         """Hear what the server says of the pull."""
