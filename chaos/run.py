@@ -18,7 +18,7 @@ import psycopg
 from chaos.encore import effects, encore
 from chaos.ending import catch_up, end_observers, end_writers, sightings
 from chaos.faults import Faults
-from chaos.figures import figures
+from chaos.figures import figures, let_go
 from chaos.frames import count
 from chaos.options import Options
 from chaos.oracle import Oracle, read_oracle
@@ -33,6 +33,8 @@ from chaos.world import World
 _SETTLE = 2.0
 _SNAPSHOT_EVERY = 4.0
 _RATE_EVERY = 5.0
+#: Seconds that PostgreSQL is given to let go of WAL.
+_LET_GO = 30.0
 #: Seconds after which a repeated fault waits for nothing any more.
 _ENCORE = 120.0
 #: Seconds of the part without kills until everything is warm, and of quiet at the end of a long run.
@@ -137,7 +139,9 @@ class _Run:
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
-        await asyncio.sleep(_QUIET if self._options.seconds >= LONG else 0.0)
+        if self._options.seconds >= LONG:
+            await asyncio.sleep(_QUIET)
+            await asyncio.to_thread(let_go, self._world.dsn, _LET_GO)
         after = figures(self._world)
         end_observers(self._world)
         oracle = read_oracle(self._world.dsn)
