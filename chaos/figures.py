@@ -11,6 +11,7 @@ import psycopg
 import redis
 
 from chaos.process import Child
+from chaos.timeline import say
 from chaos.world import World
 
 #: Tables of readside which could grow without an end.
@@ -43,16 +44,17 @@ def let_go(dsn: str, seconds: float) -> None:
     unconfirmed, it remembers the first only.
     """
     until = time.monotonic() + seconds
-    with (
-        suppress(psycopg.Error),
-        psycopg.connect(dsn, connect_timeout=5, autocommit=True) as connection,
-    ):
-        while time.monotonic() < until:
-            connection.execute("SELECT pg_log_standby_snapshot()")
-            time.sleep(1.0)
-            row = connection.execute(_DATABASE).fetchone()
-            if row is not None and row[3] < _LITTLE:
-                return
+    try:
+        with psycopg.connect(dsn, connect_timeout=5, autocommit=True) as connection:
+            while time.monotonic() < until:
+                connection.execute("SELECT pg_log_standby_snapshot()")
+                time.sleep(1.0)
+                row = connection.execute(_DATABASE).fetchone()
+                if row is not None and row[3] < _LITTLE:
+                    return
+        say(f"         the slot still needs more than {_LITTLE} bytes of WAL after {seconds:.0f} s")
+    except psycopg.Error as error:
+        say(f"         PostgreSQL could not be asked to let go of WAL: {error}")
 
 
 def figures(world: World) -> dict[str, Any]:

@@ -92,6 +92,16 @@ def test_a_lost_slot_is_never_passed_over_in_silence(tell, direct, lose):
     run(story())
 
 
+async def past_a_backup(told):
+    """Take a copy of the database, and let everything go on: what is written then the copy lacks."""
+    await told.write(6)
+    await told.in_step()
+    backup = told.world.database.snapshot()
+    await told.write(6)
+    await told.in_step()
+    return backup
+
+
 @pytest.mark.parametrize("slot", [False, True], ids=["without-slot", "with-slot"])
 @pytest.mark.parametrize("pause", [0.0, 30.0])
 def test_a_restored_database_is_never_passed_over_in_silence(tell, direct, slot, pause):
@@ -101,11 +111,7 @@ def test_a_restored_database_is_never_passed_over_in_silence(tell, direct, slot,
         async with tell(shape(direct)) as told:
             world = told.world
             world.start()
-            await told.write(6)
-            await told.in_step()
-            backup = world.database.snapshot()
-            await told.write(6)
-            await told.in_step()
+            backup = await past_a_backup(told)
             await world.clock.sleep(pause)
             world.database.restore(backup, slot=slot)
             await world.clock.sleep(60)
@@ -122,11 +128,7 @@ def test_a_restored_log_that_takes_the_old_places_again_is_another_history(tell,
         async with tell(shape(direct)) as told:
             world = told.world
             world.start()
-            await told.write(6)
-            await told.in_step()
-            backup = world.database.snapshot()
-            await told.write(6)
-            await told.in_step()
+            backup = await past_a_backup(told)
             lost = world.database.tables.transactions[len(backup.transactions) :]
             epoch = backup.notes.epoch
             world.database.restore(backup, slot=True)

@@ -60,7 +60,7 @@ _new = tuple.__new__
 
 def is_frame(subject: str) -> bool:
     """Whether a message on this subject holds a frame."""
-    return subject.encode(errors="replace").endswith(ENDING)
+    return subject.endswith(f".{TOKEN}")
 
 
 def grouped(records: Iterable[Record], largest: int = LARGEST) -> list[list[Record]]:

@@ -18,6 +18,7 @@ from psycopg import errors, sql
 from readside.adapters.postgres.connection import Connection, opened
 from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.session import rows
+from readside.adapters.postgres.slots import has_slot
 from readside.core.errors import RefusedError, UnavailableError
 from readside.core.position import format_lsn
 
@@ -157,11 +158,7 @@ async def drop_passed_slot(connection: Connection, names: Names) -> bool:
             )
     except (errors.ObjectInUse, errors.UndefinedObject):
         pass  # somebody was faster
-    return not await rows(
-        connection,
-        "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()",
-        [names.slot],
-    )
+    return not await has_slot(connection, names.slot)
 
 
 async def _nobody_installs(connection: Connection) -> bool:

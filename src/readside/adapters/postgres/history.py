@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from contextlib import suppress
 from typing import NamedTuple
 
-from psycopg import errors, sql
+from psycopg import sql
 
 from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres.identity import Identity, check_writable, identify
-from readside.adapters.postgres.installation import begin_ticks, create_slot, drop_slot, has_slot
+from readside.adapters.postgres.installation import begin_ticks
 from readside.adapters.postgres.messages import NEVER
 from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.session import Session, rows
+from readside.adapters.postgres.slots import create_slot, drop_when_free
 from readside.core.errors import SchemaError, UnavailableError
 from readside.core.history import Known, Seen, restarted
 from readside.core.position import Position, format_lsn, parse_lsn
@@ -77,19 +76,8 @@ async def drop_read_slot(connection: Connection, slot: str) -> None:
     Raises:
         UnavailableError: it is read again and again.
     """
-    for attempt in range(20):
-        await rows(
-            connection,
-            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
-            " WHERE slot_name = %s AND database = current_database() AND active",
-            [slot],
-        )
-        with suppress(errors.ObjectInUse, errors.UndefinedObject):  # a standby was faster
-            await drop_slot(connection, slot)
-        if not await has_slot(connection, slot):
-            return
-        await asyncio.sleep(min(0.02 * (attempt + 1), 0.5))
-    raise UnavailableError(f"Slot {slot} is still read.", mend="it is tried again")
+    if not await drop_when_free(connection, slot, 20, ends_reader=True):
+        raise UnavailableError(f"Slot {slot} is still read.", mend="it is tried again")
 
 
 class _History:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import sql
 
 from readside.adapters.postgres.connection import Connection, opened
 from readside.adapters.postgres.handover import (
@@ -21,12 +20,11 @@ from readside.adapters.postgres.messages import admit, end_messages, forget_mess
 from readside.adapters.postgres.migrations import migrate, packaged
 from readside.adapters.postgres.names import COLUMNS, Names, checked_name
 from readside.adapters.postgres.partitions import tend_partitions
-from readside.adapters.postgres.session import rows
+from readside.adapters.postgres.slots import create_slot, drop_slot, drop_when_free
 from readside.core.errors import RefusedError, SchemaError, SettingsError, UnavailableError
-from readside.core.position import format_lsn, parse_lsn
+from readside.core.position import format_lsn
 
 _PACKAGE = "readside.adapters.postgres"
-_FAILOVER_SLOTS_SINCE = 170_000
 _OLDEST_SERVER = 140_000
 #: They exist since 15, whose first releases sent wrong rows with them.
 _COLUMN_LISTS_SINCE = 160_000
@@ -249,86 +247,14 @@ async def begin_ticks(connection: Connection, app: str, lsn: int) -> None:
     )
 
 
-async def drop_slot(connection: Connection, slot: str) -> None:
-    """Drop a slot of this database if it exists and nobody reads it.
-
-    A copy of the database in the same server has the same notes, and must not touch the original's slot.
-    """
-    await connection.execute(
-        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
-        " WHERE slot_name = %s AND database = current_database() AND NOT active",
-        [slot],
-    )
-
-
-async def has_slot(connection: Connection, slot: str) -> bool:
-    """Whether this database has a slot."""
-    return bool(
-        await rows(
-            connection,
-            "SELECT FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()",
-            [slot],
-        )
-    )
-
-
 async def _drop_passed_on(connection: Connection, slot: str) -> None:
     """Drop a slot whose reader has nothing more to read, and may not be quite gone.
 
     Raises:
         UnavailableError: somebody goes on reading it.
     """
-    for attempt in range(60):
-        await drop_slot(connection, slot)
-        if not await has_slot(connection, slot):
-            return
-        await asyncio.sleep(min(0.02 * (attempt + 1), 0.5))
-    raise UnavailableError(
-        f"Slot {slot} is still read, though the outbox was handed over to polling.",
-        mend="end its reader (pg_replication_slots has active_pid), and repeat",
-    )
-
-
-async def create_slot(connection: Connection, slot: str) -> int:
-    """Create the slot, surviving a failover where the server can; return where it begins.
-
-    Raises:
-        RefusedError: the server has no slot left, the user may not, or another database has it.
-    """
-    arguments = "%s, 'pgoutput', false, false"
-    if connection.info.server_version >= _FAILOVER_SLOTS_SINCE:
-        arguments += ", true"
-    try:
-        row = await (
-            await connection.execute(
-                f"SELECT lsn::text FROM pg_create_logical_replication_slot({arguments})".encode(),
-                [slot],
-            )
-        ).fetchone()
-    except errors.ConfigurationLimitExceeded as error:
-        raise RefusedError(
-            "All replication slots of PostgreSQL are in use.",
-            mend="raise max_replication_slots and restart, or drop a slot that nobody needs",
-        ) from error
-    except errors.InsufficientPrivilege as error:
-        raise RefusedError(
-            f"User {connection.info.user} may not create replication slots.",
-            mend=f"ALTER ROLE {connection.info.user} REPLICATION",
-        ) from error
-    except errors.DuplicateObject as error:
-        owner = await rows(
-            connection,
-            "SELECT coalesce(database, '') FROM pg_replication_slots"
-            " WHERE slot_name = %s AND database IS DISTINCT FROM current_database()",
-            [slot],
+    if not await drop_when_free(connection, slot, 60):
+        raise UnavailableError(
+            f"Slot {slot} is still read, though the outbox was handed over to polling.",
+            mend="end its reader (pg_replication_slots has active_pid), and repeat",
         )
-        if not owner:
-            raise
-        raise RefusedError(
-            f"Slot {slot} belongs to {f'database {owner[0][0]}' if owner[0][0] else 'a standby'} of this server:"
-            f" is {connection.info.dbname} a copy of it?",
-            mend="give the app of the copy another name, or put it on a server of its own",
-        ) from error
-    if row is None:
-        raise SchemaError(f"The slot {slot} could not be created.")
-    return parse_lsn(row[0])

@@ -125,19 +125,17 @@ class PostgresLedger:
                 # Nothing is kept back for what is lost: it cannot be healed from here any more.
                 "SELECT min(coalesce(g.durable, ''))"
                 " FILTER (WHERE coalesce(g.state, '') <> 'lost'),"
-                " count(*) FILTER (WHERE coalesce(g.state, '') <> 'lost'), count(*), max(c.epoch),"
+                " count(*) FILTER (WHERE coalesce(g.state, '') <> 'lost'), count(*),"
+                # Of the capture itself: an app without projections that follow the log has these too.
+                " (SELECT epoch FROM readside.capture WHERE app = %s),"
                 " (SELECT resets FROM readside.capture WHERE app = %s)"
                 " FROM readside.capture c"
                 " JOIN readside.projections p USING (app)"
                 " CROSS JOIN generate_series(0, c.partitions - 1) n"
                 " LEFT JOIN readside.progress g ON g.app = p.app AND g.projection = p.projection"
                 " AND g.partition = n WHERE c.app = %s",
-                [self._app, self._app],
+                [self._app, self._app, self._app],
             )
-            if self._alone and not units:
-                ((epoch,),) = await rows(
-                    connection, "SELECT epoch FROM readside.capture WHERE app = %s", [self._app]
-                )
             wishes = await rows(
                 connection,
                 "SELECT projection, partition, after FROM readside.rewinds"

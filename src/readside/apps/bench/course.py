@@ -134,22 +134,17 @@ async def _backlog(
 async def _drains(
     earth: Ground, filled: Filled, chosen: Plan, results: Results, progress: Progress
 ) -> None:
-    brokers = {path: earth.places.broker_of(path) for path in PATHS if path in chosen.parts}
+    brokers = earth.places.brokers(*(path for path in PATHS if path in chosen.parts))
     for number in range(1, chosen.rounds + 1):
         progress.part(f"limit {number}/{chosen.rounds}")
         results.limit.append(await limit(earth, filled))
         for path, broker in brokers.items():
-            if not broker:
-                continue
             progress.part(f"{path} {number}/{chosen.rounds}")
             results.drains[path].append(await drain(earth, broker, progress.tell))
 
 
 async def _latencies(where: Places, chosen: Plan, results: Results, progress: Progress) -> None:
-    brokers = {path: where.broker_of(path) for path in ("nats", "direct")}
-    for path, broker in brokers.items():
-        if not broker:
-            continue
+    for path, broker in where.brokers("nats", "direct").items():
         for rate in chosen.rates:
             progress.part(f"latency {path} at {rate:,} events/s")
             # A ground of its own: what was written at another rate is not to be drained again.

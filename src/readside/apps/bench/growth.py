@@ -46,16 +46,13 @@ def shapes(base: Backlog) -> dict[str, Backlog]:
 
 async def grown(where: Places, name: str, shape: Backlog, tell: Tell) -> Grown:
     """Drain one shape through every path, once."""
-    paths = {path: where.broker_of(path) for path in ("direct", "nats")}
     speeds: dict[str, float] = {}
     peaks: dict[str, float | None] = {}
     wrong = 0
     async with ground(where, shape) as earth:
         filled = await earth.fill(tell)
         most = await limit(earth, filled)
-        for path, broker in paths.items():
-            if not broker:
-                continue
+        for path, broker in where.brokers("direct", "nats").items():
             found = await drain(earth, broker, tell)
             speeds[path] = found.events_per_second
             own = [cost.peak_memory_mb for name, cost in found.costs.items() if name in _OWN]

@@ -30,8 +30,11 @@ class Places(NamedTuple):
     #: Process numbers of the embedded servers, by name.
     servers: dict[str, int]
 
-    def broker_of(self, path: str) -> str:
-        """The broker's URL for a path; empty where there is none."""
+    def brokers(self, *paths: str) -> dict[str, str]:
+        """The broker's URL for each of the paths that can be gone here."""
+        return {path: url for path in paths if (url := self._broker(path))}
+
+    def _broker(self, path: str) -> str:
         if path == "direct":
             return "direct:"
         if not self.broker:
