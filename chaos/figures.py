@@ -27,11 +27,21 @@ _TABLES = (
 )
 #: Bytes of WAL that a slot may always need.
 _LITTLE = 16 * 1024**2
+_NAMES = (
+    "connections",
+    "slots",
+    "wal_bytes",
+    # From where the slot still needs WAL, and from what was not confirmed yet, to the end of it.
+    "wal_kept_bytes",
+    "wal_unconfirmed_bytes",
+    "postgres_temp_files",
+)
 _DATABASE = (
     "SELECT (SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'readside%'),"
     " (SELECT count(*) FROM pg_replication_slots),"
     " (SELECT sum(size) FROM pg_ls_waldir()),"
     " (SELECT coalesce(sum(pg_current_wal_lsn() - restart_lsn), 0) FROM pg_replication_slots),"
+    " (SELECT coalesce(sum(pg_current_wal_lsn() - confirmed_flush_lsn), 0) FROM pg_replication_slots),"
     " (SELECT count(*) FROM pg_ls_tmpdir())"
 )
 
@@ -57,6 +67,13 @@ def let_go(dsn: str, seconds: float) -> None:
         say(f"         PostgreSQL could not be asked to let go of WAL: {error}")
 
 
+def memory(world: World) -> dict[str, int]:
+    """Kilobytes that each process has in memory now."""
+    return {
+        child.name: _rss(Path(f"/proc/{child.pid}")) for child in world.children() if child.running
+    }
+
+
 def figures(world: World) -> dict[str, Any]:
     """Measure now; what cannot be had is left out."""
     found: dict[str, Any] = {
@@ -66,8 +83,7 @@ def figures(world: World) -> dict[str, Any]:
     with suppress(psycopg.Error), psycopg.connect(world.dsn, connect_timeout=5) as connection:
         row = connection.execute(_DATABASE).fetchone()
         if row is not None:
-            names = ("connections", "slots", "wal_bytes", "wal_kept_bytes", "postgres_temp_files")
-            found |= dict(zip(names, map(int, row), strict=True))
+            found |= dict(zip(_NAMES, map(int, row), strict=True))
         found["rows"] = {table: _count(connection, table) for table in _TABLES}
     with suppress(redis.RedisError, psycopg.Error):
         measure = {"valkey": _valkey, "tables": _tables}.get(world.setup.read_store)

@@ -43,6 +43,8 @@ class Report:
         self.exits = {
             child.name: child.unexpected for child in world.children() if child.unexpected
         }
+        #: Seconds for which PostgreSQL keeps what was applied: a run that wipes everything keeps it all.
+        self.settle_delay = world.regime.settle_delay
         self.invalid = self._invalid(world)
 
     def _invalid(self, world: World) -> list[str]:
@@ -89,6 +91,7 @@ class Report:
             **self.options.setup._asdict(),
             "frames": self.options.frames,
             "seconds": self.options.seconds,
+            "settle_delay": self.settle_delay,
             "committed": self.outcome.oracle.committed,
             **{kind: counts[kind] for kind in KINDS},
             "valid": not self.invalid,
@@ -103,6 +106,7 @@ class Report:
             "before": self.outcome.before,
             "warm": self.outcome.warm,
             "after": self.outcome.after,
+            "memory": self.outcome.memory,
             "growth_since_warm": growth(self.outcome.warm, self.outcome.after),
             "examples": self.outcome.verdicts.examples,
         }

@@ -18,7 +18,7 @@ import psycopg
 from chaos.encore import effects, encore
 from chaos.ending import catch_up, end_observers, end_writers, sightings
 from chaos.faults import Faults
-from chaos.figures import figures, let_go
+from chaos.figures import figures, let_go, memory
 from chaos.frames import count
 from chaos.options import Options
 from chaos.oracle import Oracle, read_oracle
@@ -40,6 +40,7 @@ _ENCORE = 120.0
 #: Seconds of the part without kills until everything is warm, and of quiet at the end of a long run.
 _WARM = 20.0
 _QUIET = 10.0
+_MEMORY_EVERY = 60.0
 #: What the servers have written: of no use to whoever looks for what went wrong.
 _FILES = ("postgres", "nats", "nats-copy-*", "valkey", "*.rdb", "tables", "tables-copy-*")
 
@@ -59,6 +60,8 @@ class Outcome:
     #: In the part without kills, when everything is warm; only in long runs.
     warm: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
+    #: Kilobytes that each process had at second `at`, from `warm` on.
+    memory: list[dict[str, int]] = field(default_factory=list)
 
 
 async def run(options: Options) -> int:
@@ -114,6 +117,7 @@ class _Run:
         self._operator = Operator(world)
         self._repeated: Counter[str] = Counter()
         self._warm: dict[str, Any] = {}
+        self._memory: list[dict[str, int]] = []
 
     async def go(self) -> Outcome:
         """Do everything, and judge."""
@@ -141,12 +145,23 @@ class _Run:
             await asyncio.gather(*helpers, return_exceptions=True)
         if self._options.seconds >= LONG:
             await asyncio.sleep(_QUIET)
-            await asyncio.to_thread(let_go, self._world.dsn, _LET_GO)
+            if self._world.regime.settle_delay < _LET_GO:  # else WAL is kept on purpose
+                await asyncio.to_thread(let_go, self._world.dsn, _LET_GO)
         after = figures(self._world)
         end_observers(self._world)
         oracle = read_oracle(self._world.dsn)
         seen = self._sightings(oracle, verdicts)
-        return Outcome(oracle, verdicts, seen, caught_up, self._repeated, before, self._warm, after)
+        return Outcome(
+            oracle,
+            verdicts,
+            seen,
+            caught_up,
+            self._repeated,
+            before,
+            self._warm,
+            after,
+            self._memory,
+        )
 
     async def _check_helpers(self, helpers: list[asyncio.Task[None]]) -> None:
         for helper in helpers:
@@ -199,6 +214,10 @@ class _Run:
         if at < self._options.seconds:
             await asyncio.sleep(at)
             self._warm = await asyncio.to_thread(figures, self._world)
+            while True:
+                passed = round(time.time() - self._timeline.began)
+                self._memory.append({"at": passed, **memory(self._world)})
+                await asyncio.sleep(_MEMORY_EVERY)
 
     async def _rates(self) -> None:
         last = 0

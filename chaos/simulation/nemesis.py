@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from chaos.simulation.operator import Operator
+from chaos.simulation.callers import Callers
 from readside.adapters.memory.broker import Backup
 from readside.adapters.memory.database import Tables
 from readside.adapters.memory.store import Shelves
@@ -17,8 +16,6 @@ from readside.ports.probe import listening
 from readside.testing.moments import DieAt, DiedError, Recorder
 from readside.testing.world import Process, World, here
 
-#: Moments at which a person's command can die.
-_OPERATORS_MOMENTS = ("dead_letters.folded", "dead_letters.freed", "reset.seized", "reset.emptied")
 #: What makes the history restart, or seem to.
 HISTORY = frozenset(
     {
@@ -80,8 +77,7 @@ class Nemesis:
         self._logs: list[Backup] = []
         self._dumps: list[Tables] = []
         self._dumping = not HISTORY.isdisjoint(faults)
-        self._operators: list[Operator] = []
-        self._called = 0
+        self._callers = Callers(world, chance, self._note, self._forget_backups)
         self.moments = Recorder()
         self.happened: Counter[str] = Counter()
         self.did: list[str] = []
@@ -105,9 +101,9 @@ class Nemesis:
             "database_away": self._database_away,
             "quiet": self._quiet,
             "deploy": self._deploy,
-            "retry": self._retry,
-            "discard": self._discard,
-            "give_up": self._give_up,
+            "retry": self._callers.retry,
+            "discard": self._callers.discard,
+            "give_up": self._callers.give_up,
             "slot_lost": self._slot_lost,
             "slot_dropped": self._slot_dropped,
             "slot_advanced": self._slot_advanced,
@@ -186,9 +182,9 @@ class Nemesis:
         with listening(death):
             for _ in range(20):
                 await asyncio.sleep(0.2)
-                if death.died:
+                if death.happened:
                     break
-        if death.died:
+        if death.happened:
             self._note("die_at")
         await self._world.revive()
 
@@ -293,61 +289,13 @@ class Nemesis:
         self.deploy.mended = not self.deploy.mended
         self._note("deploy")
 
-    async def _operate(self, name: str, job: Callable[[Operator], Awaitable[None]]) -> None:
-        """Have something done at the command line; at most two at a time."""
-        self._operators = [operator for operator in self._operators if not operator.ended]
-        if len(self._operators) >= 2:
-            return
-        operator = self._operator()
-        self._operators.append(operator)
-        self._note(name)
-        chance = self._chance
-        death = DieAt(
-            chance.choice(_OPERATORS_MOMENTS),
-            chance.randint(1, 2),
-            self._world.die,
-        )
-        with listening(death) if chance.random() < 0.4 else contextlib.nullcontext():
-            operator.start(lambda: job(operator))
-            await operator.wait(chance.choice((0.0, 0.5, 5.0)))
-        if death.died:
-            self._note(f"{name}_dies")
-        await self._world.revive()
-
-    def _operator(self) -> Operator:
-        self._called += 1
-        return Operator(self._world, f"operator-{self._called}")
-
-    async def _retry(self) -> None:
-        if self._world.database.tables.parked_documents:
-            await self._operate("retry", Operator.retry_all)
-
-    async def _discard(self) -> None:
-        async def job(operator: Operator) -> None:
-            documents = operator.documents()
-            if documents:
-                document = self._chance.choice(documents)
-                await operator.discard(document, whole=self._chance.random() < 0.3)
-                if self._chance.random() < 0.5:  # else later events come in behind what is given up
-                    await operator.retry(document)
-
-        if self._world.database.tables.parked_documents:
-            await self._operate("discard", job)
-
-    async def _give_up(self) -> None:
-        name = self._chance.choice(sorted(self._world.projections))
-        await self._operate("give_up", lambda operator: self._begin_again(operator, name))
-
-    async def _begin_again(self, operator: Operator, name: str) -> None:
-        await operator.give_up(name)
-        # A store that goes back behind a reset has to be reset again: not told here.
+    def _forget_backups(self) -> None:
+        """A store that goes back behind a reset has to be reset again: not told here."""
         self._backups.clear()
 
     async def retire(self) -> None:
-        """Send all operators home."""
-        for operator in self._operators:
-            await operator.kill()
-        self._operators.clear()
+        """Send everybody home who called a command."""
+        await self._callers.retire()
 
     def _shake(self, name: str) -> None:
         """From here on, readers have to be told, or the documents have to be right all the same."""

@@ -14,7 +14,7 @@ from readside.adapters.memory.leases import MemoryLeases
 from readside.adapters.memory.ledger import MemoryLedger
 from readside.adapters.memory.parking import MemoryParking, Name
 from readside.adapters.memory.store import MemoryStore, PiecemealStore
-from readside.core.errors import ReadsideError
+from readside.core.errors import FencedError, ReadsideError
 from readside.core.folding import UNROUTED
 from readside.core.leases import Unit
 from readside.core.position import Position
@@ -22,7 +22,7 @@ from readside.core.record import Checkpoint
 from readside.operate.dead_letters import ParkedDocument, key_of, retry
 from readside.operate.reset import HELD, begin_again
 from readside.ports.ending import end
-from readside.ports.ledger import Waiting
+from readside.ports.ledger import Lease, Waiting
 from readside.ports.probe import probe
 from readside.ports.store import Store
 from readside.testing.faults import Life, gated
@@ -107,8 +107,10 @@ class Operator(Body):
         world.acts.halfway.add(projection)
         database = world.database
 
-        async def forget_notes() -> None:
+        async def forget_notes(held: Sequence[Lease]) -> None:
             tables = await database.reach()
+            if any(tables.leases[lease.unit].token > lease.token for lease in held):
+                raise FencedError("Somebody has taken it over.")
             tables.forget_notes(projection)
 
         await begin_again(
@@ -147,6 +149,11 @@ class _Emptied(MemoryStore):
         super().__init__(world.library)
         self._inner = inner
         self._world = world
+
+    async def checkpoints(
+        self, projection: str, partitions: Sequence[int]
+    ) -> Mapping[int, Checkpoint]:
+        return await self._inner.checkpoints(projection, partitions)
 
     async def reset(self, projection: str, checkpoints: Mapping[int, Checkpoint] | None) -> int:
         removed = await self._inner.reset(projection, checkpoints)

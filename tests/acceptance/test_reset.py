@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import readside
 from readside.adapters.postgres.session import Session
+from readside.core.errors import FencedError
 from readside.operate.reset import forget, reset
 from readside.ports.probe import listening
 
@@ -18,6 +21,10 @@ ALL = tuple(range(8))
 class Added(readside.Event, key="id", type="list.added"):
     id: str
     number: int
+
+
+class Spoilt(readside.Event, key="id", type="list.spoilt"):
+    id: str
 
 
 class Numbers(readside.View):
@@ -39,10 +46,33 @@ class World:
         def added(event: Added, view: Numbers | None) -> Numbers:
             return Numbers([*(view.numbers if view else []), event.number])
 
+        @self.numbers.on
+        def spoilt(event: Spoilt, view: Numbers | None) -> Numbers:
+            raise ValueError("spoilt")
+
     async def write(self, *numbers: int) -> readside.Token:
         async with self.app.transaction() as tx:
             tx.record(*(Added("a", number) for number in numbers))
         return readside.Token(tx.token.position, ALL)
+
+    async def spoil(self, key: str) -> None:
+        """Record an event that is going to be parked, and wait until it is."""
+        async with self.app.transaction() as tx:
+            tx.record(Spoilt(key))
+        while key not in await self.parked():
+            await asyncio.sleep(0.05)
+
+    async def parked(self) -> list[str]:
+        query = "SELECT key FROM readside.parked_documents WHERE app = %s"
+        return [key for (key,) in await self.session.query(query, [self.app.name])]
+
+    async def expire(self) -> None:
+        """Let the lease of a reset run out."""
+        await self.session.query(
+            "UPDATE readside.leases SET expires_at = '-infinity'"
+            " WHERE app = %s AND owner LIKE 'reset%%'",
+            [self.app.name],
+        )
 
     async def read(self, token: readside.Token) -> list[int]:
         view = await self.numbers.get("a", after=token, timeout=60)
@@ -110,6 +140,76 @@ async def test_one_that_was_interrupted_is_repeated(world: World, run: Any, mome
         with listening(die), pytest.raises(Died):
             await world.reset()
         await world.reset()
+        assert await world.read(await world.write(4)) == [1, 2, 3, 4]
+
+
+class Sleeper:
+    """Resets in a thread of its own, where it falls asleep as a whole, and can be woken up."""
+
+    def __init__(self, make_world: Callable[[], World], moment: str) -> None:
+        self._make_world = make_world
+        self._moment = moment
+        self._awake = threading.Event()
+        self.asleep = threading.Event()
+
+    def __call__(self, passed: str) -> None:
+        if passed == self._moment and not self.asleep.is_set():
+            self.asleep.set()
+            assert self._awake.wait(120)
+
+    async def reset(self) -> None:
+        await asyncio.to_thread(asyncio.run, self._reset())
+
+    async def _reset(self) -> None:
+        world = self._make_world()
+        try:
+            await world.reset()
+        finally:
+            await world.session.close()
+            await world.app.close()
+
+    def wake(self) -> None:
+        self._awake.set()
+
+
+@pytest.mark.parametrize("moment", ["reset.seized", "reset.begun", "reset.emptied"])
+async def test_one_that_sleeps_for_too_long_changes_nothing_any_more(
+    world: World, run: Any, make_app: Any, moment: str
+) -> None:
+    settings = world.app.settings
+
+    def again() -> World:
+        return World(make_app(settings.broker, read_store=settings.read_store))
+
+    sleeper = Sleeper(again, moment)
+    async with run(world.app):
+        assert await world.read(await world.write(1, 2, 3)) == [1, 2, 3]
+        with listening(sleeper):
+            resetting = asyncio.create_task(sleeper.reset())
+            assert await asyncio.to_thread(sleeper.asleep.wait, 60)
+            await world.expire()
+            assert await world.read(await world.write(4)) == [1, 2, 3, 4]
+            await world.spoil("b")
+            sleeper.wake()
+            with pytest.raises(FencedError, match=r"projector|newer|begun"):
+                await resetting
+        assert await world.parked() == ["b"]
+        assert await world.read(await world.write(5)) == [1, 2, 3, 4, 5]
+        await world.reset()
+        assert await world.read(await world.write(6)) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_store_that_knows_higher_tokens_is_outbid(world: World, run: Any) -> None:
+    async with run(world.app):
+        assert await world.read(await world.write(1, 2, 3)) == [1, 2, 3]
+    await world.session.query(
+        "UPDATE readside.leases SET token = 0 WHERE app = %s", [world.app.name]
+    )
+    await world.session.query(
+        "UPDATE readside.progress SET token = 0 WHERE app = %s", [world.app.name]
+    )
+    assert await world.reset() == 1
+    async with run(world.app):
         assert await world.read(await world.write(4)) == [1, 2, 3, 4]
 
 

@@ -32,13 +32,13 @@ class TwoDeaths:
 
     def __call__(self, moment):
         for death in self.deaths:
-            if not death.died:
+            if not death.happened:
                 death(moment)
                 return
 
     @property
     def died(self):
-        return sum(death.died for death in self.deaths)
+        return sum(death.happened for death in self.deaths)
 
 
 async def live(tell, shape, deaths):

@@ -9,10 +9,11 @@ from uuid import uuid4
 
 import msgspec
 
+from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres.leases import PostgresLeases
 from readside.adapters.postgres.ledger import PostgresLedger
 from readside.adapters.postgres.session import Session, rows
-from readside.core.errors import HistoryLostError, RefusedError, SettingsError
+from readside.core.errors import FencedError, HistoryLostError, RefusedError, SettingsError
 from readside.core.leases import RESETS, Unit
 from readside.core.record import Checkpoint
 from readside.ports.ending import end
@@ -43,7 +44,8 @@ async def reset(
     The order: the projectors are kept away, and what they said of their progress is taken back, so
     that the relay confirms nothing more; what it has chosen to confirm before, it cannot confirm any
     more, however late it comes; then the store's checkpoints fence off whoever still
-    writes; then the documents go.
+    writes; then the documents go. Each step is refused if a projector has taken over meanwhile, as
+    after a long sleep of this process: what is done until then is as if a projector had failed.
 
     Args:
         session: to the write store.
@@ -61,8 +63,22 @@ async def reset(
     ledger, leases = PostgresLedger(session, app), PostgresLeases(session, app, HELD)
     await _known(session, app, projection)
 
-    async def forget_notes() -> None:
-        await _delete(session, app, projection, "rewinds", "parked_events", "parked_documents")
+    async def forget_notes(held: Sequence[Lease]) -> None:
+        async with session.transaction() as connection:
+            tokens = [lease.token for lease in held]
+            numbers = [lease.unit.partition for lease in held]
+            still = await rows(
+                connection,
+                "SELECT l.partition FROM readside.leases l"
+                " JOIN unnest(%s::int[], %s::bigint[]) AS h(partition, token) USING (partition, token)"
+                " WHERE l.app = %s AND l.projection = %s FOR UPDATE OF l",
+                [numbers, tokens, app, projection],
+            )
+            if len(still) < len(held):
+                raise _overtaken(projection)
+            await _delete(
+                connection, app, projection, "rewinds", "parked_events", "parked_documents"
+            )
 
     return await begin_again(app, projection, ledger, leases, store, forget_notes, give_up=give_up)
 
@@ -73,7 +89,7 @@ async def begin_again(
     ledger: ProjectorLedger,
     leases: Leases,
     store: Store,
-    forget_notes: Callable[[], Awaitable[None]],
+    forget_notes: Callable[[Sequence[Lease]], Awaitable[None]],
     *,
     give_up: bool,
 ) -> Reset:
@@ -85,7 +101,8 @@ async def begin_again(
         ledger: the projectors' notes.
         leases: held for `HELD` seconds.
         store: the read store, opened.
-        forget_notes: removes its wishes and its parked documents from the notes.
+        forget_notes: removes its wishes and its parked documents from the notes, if these leases are
+            the newest.
         give_up: see `reset`.
     """
     capture = await ledger.history()
@@ -95,20 +112,25 @@ async def begin_again(
             mend="repeat with --give-up, to begin with what there is",
         )
     units = [Unit(projection, number) for number in range(capture.partitions)]
-    async with _kept_away(leases, units) as held:
+    async with _kept_away(leases, units) as (worker, seized):
         probe("reset.seized")
-        await ledger.report([_from_the_beginning(lease, capture) for lease in held])
+        held = await _outbid(leases, worker, seized, store)
+        if not await ledger.report([_from_the_beginning(lease, capture) for lease in held]):
+            raise _overtaken(projection)
         capture = await ledger.begun_again()
+        probe("reset.begun")
         removed = await store.reset(projection, _begins(held, capture, give_up=give_up))
         probe("reset.emptied")
-        await forget_notes()
+        await forget_notes(held)
     where = "where PostgreSQL's log reaches back to" if give_up else "the first event"
     return Reset(projection, removed, where)
 
 
 @asynccontextmanager
-async def _kept_away(leases: Leases, units: Sequence[Unit]) -> AsyncIterator[list[Lease]]:
-    """Hold the leases of all units, and go on holding them."""
+async def _kept_away(
+    leases: Leases, units: Sequence[Unit]
+) -> AsyncIterator[tuple[str, Sequence[Lease]]]:
+    """Hold the leases of all units, and go on holding them; yields the worker that does, and the leases."""
     worker = f"{RESETS}{uuid4().hex[:8]}"
 
     async def renew() -> None:
@@ -124,10 +146,34 @@ async def _kept_away(leases: Leases, units: Sequence[Unit]) -> AsyncIterator[lis
                 "Another reset of this projection is under way.",
                 mend=f"wait for it; if it was killed, repeat in {HELD:.0f} seconds",
             )
-        yield held
+        yield worker, held
     finally:
         await end([renewing])
         await leases.leave(worker)
+
+
+async def _outbid(leases: Leases, worker: str, held: Sequence[Lease], store: Store) -> list[Lease]:
+    """The leases with tokens above those in the store, which knows higher ones if the ledger was restored."""
+    projection = held[0].unit.projection
+    there = await store.checkpoints(projection, [lease.unit.partition for lease in held])
+    outbid: list[Lease] = []
+    for lease in held:
+        known = there.get(lease.unit.partition)
+        if known is None or known.token <= lease.token:
+            outbid.append(lease)
+            continue
+        higher = await leases.outbid(worker, lease, known.token)
+        if higher is None:
+            raise _overtaken(projection)
+        outbid.append(higher)
+    return outbid
+
+
+def _overtaken(projection: str) -> FencedError:
+    return FencedError(
+        f"A projector has taken {projection} over: this process was asleep for too long.",
+        mend="repeat the command",
+    )
 
 
 def _from_the_beginning(lease: Lease, capture: Capture) -> Progress:
@@ -158,10 +204,11 @@ async def forget(session: Session, app: str, projection: str, store: Store | Non
     """
     await _known(session, app, projection)
     removed = await store.reset(projection, None) if store is not None else 0
-    await _delete(
-        session, app, projection,
-        "rewinds", "parked_events", "parked_documents", "leases", "progress", "projections",
-    )  # fmt: skip
+    async with session.transaction() as connection:
+        await _delete(
+            connection, app, projection,
+            "rewinds", "parked_events", "parked_documents", "leases", "progress", "projections",
+        )  # fmt: skip
     return removed
 
 
@@ -177,11 +224,10 @@ async def _known(session: Session, app: str, projection: str) -> None:
         )
 
 
-async def _delete(session: Session, app: str, projection: str, *tables: str) -> None:
-    async with session.transaction() as connection:
-        for table in tables:
-            await rows(
-                connection,
-                f"DELETE FROM readside.{table} WHERE app = %s AND projection = %s",
-                [app, projection],
-            )
+async def _delete(connection: Connection, app: str, projection: str, *tables: str) -> None:
+    for table in tables:
+        await rows(
+            connection,
+            f"DELETE FROM readside.{table} WHERE app = %s AND projection = %s",
+            [app, projection],
+        )

@@ -123,8 +123,12 @@ class ProjectorLedger(Protocol):
         What the projection's units reported has to be taken back before.
         """
 
-    async def report(self, progress: Sequence[Progress]) -> None:
-        """Note how far units have come."""
+    async def report(self, progress: Sequence[Progress]) -> bool:
+        """Note how far units have come.
+
+        Returns:
+            False if something was not noted, as a newer owner of its unit has reported already.
+        """
 
     async def wish(self, rewind: Rewind) -> None:
         """Ask the relay to send a partition again."""

@@ -119,7 +119,8 @@ class Store(Protocol):
         repeated, and readers are told so until then.
 
         Raises:
-            FencedError: somebody has moved one of these checkpoints meanwhile.
+            FencedError: one of the checkpoints there has a higher token than the one given here, or
+                somebody has moved one meanwhile: whoever resets was asleep, and is not the owner any more.
         """
 
     async def close(self) -> None:

@@ -28,7 +28,31 @@ class Recorder:
         ]
 
 
-class DieAt:
+class At:
+    """A listener that does something when a moment is passed for the nth time, once.
+
+    Args:
+        moment: the moment's name.
+        nth: how often it has to be passed.
+        act: what to do.
+    """
+
+    def __init__(self, moment: str, nth: int, act: Callable[[], None]) -> None:
+        self.moment = moment
+        self.happened = False
+        self._left = nth
+        self._act = act
+
+    def __call__(self, moment: str) -> None:
+        if self.happened or moment != self.moment:
+            return
+        self._left -= 1
+        if self._left == 0:
+            self.happened = True
+            self._act()
+
+
+class DieAt(At):
     """A listener that raises when a moment is passed for the nth time, once.
 
     Args:
@@ -38,17 +62,10 @@ class DieAt:
     """
 
     def __init__(self, moment: str, nth: int = 1, kill: Callable[[], None] | None = None) -> None:
-        self.moment = moment
-        self.died = False
-        self._left = nth
+        super().__init__(moment, nth, self._die)
         self._kill = kill
 
-    def __call__(self, moment: str) -> None:
-        if self.died or moment != self.moment:
-            return
-        self._left -= 1
-        if self._left == 0:
-            self.died = True
-            if self._kill is not None:
-                self._kill()
-            raise DiedError(moment)
+    def _die(self) -> None:
+        if self._kill is not None:
+            self._kill()
+        raise DiedError(self.moment)

@@ -128,8 +128,9 @@ class MemoryLedger:
         tables.notes = replace(notes, resets=notes.resets + 1)
         return _capture(tables.notes)
 
-    async def report(self, progress: Sequence[Progress]) -> None:
+    async def report(self, progress: Sequence[Progress]) -> bool:
         """See ports.ledger."""
+        noted = 0
         tables = await self._database.reach()
         for reported in progress:
             before = tables.progress.get(reported.unit)
@@ -139,6 +140,8 @@ class MemoryLedger:
             if durable:
                 durable = min(durable, reported.position)
             tables.progress[reported.unit] = reported._replace(durable=durable)
+            noted += 1
+        return noted == len(progress)
 
     async def wish(self, rewind: Rewind) -> None:
         """See ports.ledger."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from readside.core.errors import RefusedError, UnavailableError
+from readside.core.errors import FencedError, RefusedError, UnavailableError
 from readside.core.folding import Batch, Stored, Write, precedes
 from readside.core.record import Checkpoint
 from readside.ports.store import Outcome, Reading, StoreTraits
@@ -228,6 +228,10 @@ class MemoryStore:
         """See ports.store."""
         shelves = await self._reach()
         of_this = (self._app, projection)
+        for number, checkpoint in (checkpoints or {}).items():
+            current = shelves.checkpoints.get((*of_this, number), checkpoint)
+            if current.token > checkpoint.token:
+                raise FencedError(f"Somebody newer works on {projection}.")
         before = len(shelves.documents)
         for name in [name for name in shelves.positions if name[:2] == of_this]:
             shelves.documents.pop(f"{projection}:{name[2]}", None)

@@ -195,10 +195,10 @@ class PostgresLedger:
         )
         return await self._capture()
 
-    async def report(self, progress: Sequence[Progress]) -> None:
+    async def report(self, progress: Sequence[Progress]) -> bool:
         """See ports.ledger."""
         if not progress:
-            return
+            return True
         columns = [
             [row.unit.projection for row in progress],
             [row.unit.partition for row in progress],
@@ -210,7 +210,7 @@ class PostgresLedger:
             [row.rate for row in progress],
             [row.token for row in progress],
         ]
-        await self._session.query(
+        noted = await self._session.query(
             "INSERT INTO readside.progress AS p (app, projection, partition, position, durable, nth,"
             " state, detail, rate, token) SELECT %s, * FROM unnest(%s::text[], %s::int[],"
             " %s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::float8[], %s::bigint[])"
@@ -220,9 +220,10 @@ class PostgresLedger:
             " THEN excluded.position ELSE coalesce(excluded.durable, p.durable) END,"
             " nth = excluded.nth, state = excluded.state, detail = excluded.detail,"
             " rate = excluded.rate, token = excluded.token, updated_at = clock_timestamp()"
-            " WHERE p.token <= excluded.token",
+            " WHERE p.token <= excluded.token RETURNING 1",
             [self._app, *columns],
         )
+        return len(noted) == len(progress)
 
     async def wish(self, rewind: Rewind) -> None:
         """See ports.ledger."""

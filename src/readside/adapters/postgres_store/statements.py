@@ -103,7 +103,7 @@ _PARK = (
 #: what somebody wants who waited for it is fenced off, as the checkpoint is another one then.
 SEIZE = f"SELECT id, schema, relation, key_column, key_type {_OWN} FOR UPDATE".encode()
 #: First of all: waits for whoever is writing, and fences off whoever comes after.
-STOP = b"DELETE FROM readside_store.checkpoints WHERE projection = %(id)s"
+STOP = b"DELETE FROM readside_store.checkpoints WHERE projection = %(id)s RETURNING partition, checkpoint"
 FORGET = tuple(
     f"DELETE FROM readside_store.{table} WHERE projection = %(id)s".encode()
     for table in ("documents", "parked", "halted")

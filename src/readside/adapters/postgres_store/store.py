@@ -19,7 +19,7 @@ from readside.adapters.postgres_store.clearing import clearing
 from readside.adapters.postgres_store.connections import Connections
 from readside.adapters.postgres_store.preparation import check, prepare
 from readside.adapters.postgres_store.sheet import Sheet
-from readside.core.errors import SchemaError, UnavailableError, UnwritableError
+from readside.core.errors import FencedError, SchemaError, UnavailableError, UnwritableError
 from readside.core.folding import Batch, Stored
 from readside.core.projection import Projection
 from readside.core.record import Checkpoint
@@ -231,7 +231,8 @@ class PostgresStore:
             if row is None:
                 return 0
             identity = row[0]
-            await connection.execute(sql.STOP, {"id": identity})
+            stopped = await connection.execute(sql.STOP, {"id": identity})
+            _insist(await stopped.fetchall(), projection, checkpoints or {})
             removing = sql.empty(*row[1:])
             found = await (await connection.execute(removing, {"id": identity})).fetchone()
             for statement in sql.FORGET:
@@ -264,6 +265,17 @@ class PostgresStore:
         async with self._connections.lend() as connection:
             cursor = await connection.execute(statement, values)
             return await cursor.fetchall() if cursor.description else []
+
+
+def _insist(
+    found: Sequence[tuple[int, str]], projection: str, begins: Mapping[int, Checkpoint]
+) -> None:
+    for number, text in found:
+        if number in begins and Checkpoint.decode(text).token > begins[number].token:
+            raise FencedError(
+                f"Somebody newer works on {projection}: nothing was removed.",
+                mend="repeat the command",
+            )
 
 
 def _outcome(error: psycopg.Error) -> Outcome | None:

@@ -42,7 +42,9 @@ class Script:
 
 _APPLY = Script("apply.lua")
 _UNPARK = Script("unpark.lua")
+_SEIZE = Script("seize.lua")
 _EMPTY = Script("empty.lua")
+_RELEASE = Script("release.lua")
 #: Documents that a reset removes at once.
 _AT_ONCE = 1000
 #: Field of the halted hash while a reset is under way; no partition is called so.
@@ -235,25 +237,23 @@ class RedisStore:
             what: self._name(projection, what)
             for what in ("checkpoints", "positions", "parked", "halted")
         }
-        texts = {str(number): found.encode() for number, found in (checkpoints or {}).items()}
+        begins = {str(number): found.encode() for number, found in (checkpoints or {}).items()}
+        pairs = [part for pair in begins.items() for part in pair]
+        reason = "it is being emptied; if that was interrupted, repeat: readside reset"
+        gone = [names["positions"], names["parked"], names["halted"]]
+        if checkpoints is None:
+            gone.append(f"readside:{projection}:app")
         async with self._translated():
-            reason = "it is being emptied; if that was interrupted, repeat: readside reset"
-            await self._client.hset(names["halted"], _RESET, reason)
-            pipe = self._client.pipeline(transaction=True)
-            pipe.delete(names["checkpoints"])
-            if texts:
-                pipe.hset(names["checkpoints"], mapping=texts)
-            await pipe.execute()
-            removed = await self._empty(projection, names, texts)
-            gone = [names["positions"], names["parked"], names["halted"]]
-            if checkpoints is None:
-                gone.append(f"readside:{projection}:app")
-            await self._client.delete(*gone)
+            seized = [names["checkpoints"], names["halted"], _RESET, reason, *pairs]
+            _insist(await self._evaluate(_SEIZE, 2, seized), projection)
+            removed = await self._empty(projection, names, pairs)
+            released = [names["checkpoints"], *gone]
+            _insist(await self._evaluate(_RELEASE, len(released), [*released, *pairs]), projection)
         return removed
 
-    async def _empty(self, projection: str, names: Mapping[str, str], texts: dict[str, str]) -> int:
+    async def _empty(self, projection: str, names: Mapping[str, str], pairs: Sequence[str]) -> int:
         """Remove documents and positions, as long as nobody else has moved a checkpoint."""
-        expected = [str(len(texts)), *(part for pair in texts.items() for part in pair)]
+        expected = [str(len(pairs) // 2), *pairs]
         removed = 0
         cursor = 0
         while True:
@@ -261,11 +261,7 @@ class RedisStore:
             keys = [projection.encode() + b":" + field for field in found]
             named = [names["checkpoints"], names["positions"], *keys]
             answer: int = await self._evaluate(_EMPTY, len(named), [*named, *expected, *found])
-            if answer < 0:
-                raise FencedError(
-                    f"somebody has begun to work on {projection} while it was emptied",
-                    mend="repeat the command",
-                )
+            _insist(answer >= 0, projection)
             removed += answer
             if cursor == 0:
                 return removed
@@ -306,6 +302,14 @@ class RedisStore:
         ):
             return RefusedError(text, mend="see the server's log")
         return UnavailableError(text, mend="start it, or check READSIDE_READ_STORE")
+
+
+def _insist(held: object, projection: str) -> None:
+    if not held:
+        raise FencedError(
+            f"Somebody has begun to work on {projection} while it was emptied.",
+            mend="repeat the command",
+        )
 
 
 def _concerns(entries: str, partitions: Sequence[int]) -> bool:

@@ -216,6 +216,14 @@ class LedgerContract(ABC):
         await tell(low, None, token=3)  # the store went back
         assert (await ledger.survey()).applied == low
 
+    async def test_who_reports_late_is_told(self, ledger: Ledger) -> None:
+        capture = await ledger.register(self.app, ["a"])
+        here = progress(Unit("a", 0), Position(capture.epoch, 100, 1))
+        other = here._replace(unit=Unit("a", 1), token=1)
+        assert await ledger.report([here._replace(token=2)])
+        assert not await ledger.report([here._replace(token=1), other])
+        assert await ledger.report([here._replace(token=2), other])
+
     async def test_what_is_lost_keeps_nothing_back(self, ledger: Ledger) -> None:
         capture = await ledger.register(self.app, ["a", "b"])
         low, high = Position(capture.epoch, 100, 1), Position(capture.epoch, 200, 1)
@@ -275,7 +283,7 @@ class LedgerContract(ABC):
         assert (await ledger.survey()).applied == Position(1, 500, 1)
 
     async def test_reporting_nothing_is_nothing(self, ledger: Ledger) -> None:
-        await ledger.report([])
+        assert await ledger.report([])
         assert (await ledger.survey()).applied is None
 
     # Wishes.

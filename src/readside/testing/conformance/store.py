@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from readside.core.errors import RefusedError, UnavailableError, UnwritableError
+from readside.core.errors import FencedError, RefusedError, UnavailableError, UnwritableError
 from readside.core.folding import Batch, Stored, Write
 from readside.core.position import Position
 from readside.core.record import Checkpoint
@@ -431,6 +431,20 @@ class StoreContract(Overwriting):
         assert set(await store.load(projection, [*keys, "gone"])) == {Stored(None, "")}
         await store.reset(projection, None)
         assert dict(await store.checkpoints(projection, [0])) == {}
+
+    async def test_a_reset_that_comes_late_removes_nothing(
+        self, store: Store, projection: str
+    ) -> None:
+        await self._put(store, projection, Write("x", "", positions(1), self.doc("1")))
+        owned = Batch(projection, 0, checkpoint(1), checkpoint(1, token=9), (), (("x", "p1"),))
+        assert await store.apply(owned) is Outcome.APPLIED
+        before = await store.read(projection, ["x"], [0, 1])
+        assert before.parked == {"x"}
+        with pytest.raises(FencedError):
+            await store.reset(projection, {1: checkpoint(7, token=8), 0: checkpoint(7, token=8)})
+        assert await store.read(projection, ["x"], [0, 1]) == before
+        assert await store.load(projection, ["x"]) == [Stored(self.doc("1"), positions(1))]
+        assert await store.reset(projection, {0: checkpoint(7, token=9)}) == 1
 
     async def test_halting_is_told_to_readers_and_taken_back(
         self, store: Store, projection: str
