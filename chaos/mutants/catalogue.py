@@ -260,6 +260,20 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests:tests/faults/test_simulation.py -k late",),
     ),
     Mutant(
+        "reset that comes late empties the store all the same",
+        "adapters/redis/seize.lua",
+        "            return 0\n",
+        "            local _ = 0\n",
+        ("tests:tests/conformance -k redis",),
+    ),
+    Mutant(
+        "reset that comes late forgets what its successor has parked",
+        "operate/reset.py",
+        "            if len(still) < len(held):\n",
+        "            if False:\n",
+        ("tests:tests/acceptance/test_reset.py",),
+    ),
+    Mutant(
         "checkpoint inside a frame passes over its rest",
         "adapters/nats/frames.py",
         "[offsets.before] * (count - 1)",

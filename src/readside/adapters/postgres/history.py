@@ -60,9 +60,8 @@ async def follow(session: Session, app: str, newest: Position) -> None:
     """
     async with session.connection() as connection:
         polls = (await how(connection, app)).polls
-    history = _History(app, await identify(session, polls=polls), newest)
-    async with session.connection() as connection:
         await check_writable(connection, polls=polls)
+        history = _History(app, await identify(session, connection, polls=polls), newest)
         if await history.restarted(connection):
             await history.begin_again(connection, polls=polls)
         await history.keep_timeline(connection)

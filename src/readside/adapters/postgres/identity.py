@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from readside.adapters.postgres.connection import Connection, opened
+from readside.adapters.postgres.connection import Connection, address, opened
 from readside.adapters.postgres.installation import check_level
 from readside.adapters.postgres.session import Session, rows
-from readside.core.errors import RefusedError
+from readside.core.errors import RefusedError, UnavailableError
 from readside.core.position import parse_lsn
 
 
@@ -21,17 +21,37 @@ class Identity(NamedTuple):
     switches: Mapping[int, int]
 
 
-async def identify(session: Session, *, polls: bool) -> Identity:
-    """Ask the server who it is: by replication, or as a plain user may."""
-    return await (_plainly(session) if polls else _by_replication(session))
+async def identify(session: Session, connection: Connection, *, polls: bool) -> Identity:
+    """Ask the server who it is: as a plain user may, and where the log is streamed by replication, too.
+
+    Args:
+        session: to the write store.
+        connection: a plain one of it, which is going to be trusted.
+        polls: whether events are polled for.
+
+    Raises:
+        UnavailableError: two servers have answered.
+    """
+    here = await _plainly(connection)
+    if polls:
+        return here
+    identity = await _by_replication(session)
+    if (identity.system, identity.timeline) != (here.system, here.timeline) and here.timeline:
+        raise UnavailableError(
+            f"Two servers answer for {address(session.dsn)}: one has timeline {here.timeline} of"
+            f" system {here.system}, another has timeline {identity.timeline} of {identity.system}.",
+            mend="it is tried again; with several hosts, let target_session_attrs=read-write find the primary",
+        )
+    return identity
 
 
-async def _plainly(session: Session) -> Identity:
-    """Where the log has left a timeline is not told to such a one."""
-    ((system, timeline),) = await session.query(
+async def _plainly(connection: Connection) -> Identity:
+    """Where the log has left a timeline is not told to such a one; a standby's timeline counts as 0."""
+    ((system, timeline),) = await rows(
+        connection,
         "SELECT system_identifier::text, CASE WHEN pg_is_in_recovery() THEN 0 ELSE"
         " ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int END"
-        " FROM pg_control_system()"
+        " FROM pg_control_system()",
     )
     return Identity(system, timeline, {})
 
