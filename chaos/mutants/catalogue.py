@@ -262,15 +262,31 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "reset that comes late empties the store all the same",
         "adapters/redis/seize.lua",
-        "            return 0\n",
-        "            local _ = 0\n",
+        "        return 0\n",
+        "        local _ = 0\n",
         ("tests:tests/conformance -k redis",),
+    ),
+    Mutant(
+        "reset that comes late empties the tables all the same",
+        "adapters/postgres_store/store.py",
+        "token >= begins[number].token",
+        "False",
+        ("tests:tests/conformance -k postgres_store",),
+    ),
+    Mutant(
+        "reset whose token is not above the store's",
+        "operate/reset.py",
+        "known.token if known else 0",
+        "0",
+        ("tests:tests/acceptance/test_reset.py",),
     ),
     Mutant(
         "reset that comes late forgets what its successor has parked",
         "operate/reset.py",
-        "            if len(still) < len(held):\n",
-        "            if False:\n",
+        'USING (partition, token)"\n'
+        '    " WHERE l.app = %s AND l.projection = %s AND l.owner = %s FOR UPDATE OF l),"\n',
+        'USING (partition)"\n'
+        '    " WHERE l.app = %s AND l.projection = %s AND (l.owner = %s OR true) FOR UPDATE OF l),"\n',
         ("tests:tests/acceptance/test_reset.py",),
     ),
     Mutant(

@@ -105,6 +105,6 @@ class Callers:
             self._note(f"{name}_dies")
         if sleep.happened:
             self._note(f"{name}_freezes")
-            await asyncio.sleep(chance.choice(_FREEZES))
-            operator.life.thaw()
+            seconds = chance.choice(_FREEZES)
+            asyncio.get_running_loop().call_later(seconds, operator.life.thaw)
         await self._world.revive()

@@ -14,7 +14,7 @@ from readside.adapters.memory.leases import MemoryLeases
 from readside.adapters.memory.ledger import MemoryLedger
 from readside.adapters.memory.parking import MemoryParking, Name
 from readside.adapters.memory.store import MemoryStore, PiecemealStore
-from readside.core.errors import FencedError, ReadsideError
+from readside.core.errors import ReadsideError
 from readside.core.folding import UNROUTED
 from readside.core.leases import Unit
 from readside.core.position import Position
@@ -107,11 +107,18 @@ class Operator(Body):
         world.acts.halfway.add(projection)
         database = world.database
 
-        async def forget_notes(held: Sequence[Lease]) -> None:
+        async def forget_notes(worker: str, held: Sequence[Lease]) -> bool:
+            await self.life.before("notes.forget")
             tables = await database.reach()
-            if any(tables.leases[lease.unit].token > lease.token for lease in held):
-                raise FencedError("Somebody has taken it over.")
+            mine = {lease.unit: lease.token for lease in held}
+            found = {unit: tables.leases.get(unit) for unit in mine}
+            if any(
+                there is None or (there.owner, there.token) != (worker, mine[unit])
+                for unit, there in found.items()
+            ):
+                return False
             tables.forget_notes(projection)
+            return True
 
         await begin_again(
             world.app,

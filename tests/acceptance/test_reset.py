@@ -74,6 +74,13 @@ class World:
             [self.app.name],
         )
 
+    async def know(self, token: int) -> None:
+        """Let the notes have this token for everything, as if they were restored."""
+        for table in ("leases", "progress"):
+            await self.session.query(
+                f"UPDATE readside.{table} SET token = %s WHERE app = %s", [token, self.app.name]
+            )
+
     async def read(self, token: readside.Token) -> list[int]:
         view = await self.numbers.get("a", after=token, timeout=60)
         return view.numbers if view else []
@@ -172,9 +179,16 @@ class Sleeper:
         self._awake.set()
 
 
-@pytest.mark.parametrize("moment", ["reset.seized", "reset.begun", "reset.emptied"])
-async def test_one_that_sleeps_for_too_long_changes_nothing_any_more(
-    world: World, run: Any, make_app: Any, moment: str
+@pytest.mark.parametrize(
+    ("moment", "reason"),
+    [
+        ("reset.seized", "slept for too long"),
+        ("reset.begun", "Somebody newer works"),
+        ("reset.emptied", "slept for too long"),
+    ],
+)
+async def test_one_that_sleeps_for_too_long_removes_nothing_any_more(
+    world: World, run: Any, make_app: Any, moment: str, reason: str
 ) -> None:
     settings = world.app.settings
 
@@ -191,7 +205,7 @@ async def test_one_that_sleeps_for_too_long_changes_nothing_any_more(
             assert await world.read(await world.write(4)) == [1, 2, 3, 4]
             await world.spoil("b")
             sleeper.wake()
-            with pytest.raises(FencedError, match=r"projector|newer|begun"):
+            with pytest.raises(FencedError, match=reason):
                 await resetting
         assert await world.parked() == ["b"]
         assert await world.read(await world.write(5)) == [1, 2, 3, 4, 5]
@@ -201,15 +215,74 @@ async def test_one_that_sleeps_for_too_long_changes_nothing_any_more(
 
 async def test_a_store_that_knows_higher_tokens_is_outbid(world: World, run: Any) -> None:
     async with run(world.app):
-        assert await world.read(await world.write(1, 2, 3)) == [1, 2, 3]
-    await world.session.query(
-        "UPDATE readside.leases SET token = 0 WHERE app = %s", [world.app.name]
-    )
-    await world.session.query(
-        "UPDATE readside.progress SET token = 0 WHERE app = %s", [world.app.name]
-    )
+        assert await world.read(await world.write(1)) == [1]
+    await world.know(50)
+    async with run(world.app):
+        assert await world.read(await world.write(2)) == [1, 2]
+    await world.know(0)
     assert await world.reset() == 1
     async with run(world.app):
+        assert await world.read(await world.write(3)) == [1, 2, 3]
+
+
+async def test_one_that_sleeps_while_the_notes_are_restored_removes_nothing(
+    world: World, run: Any, make_app: Any
+) -> None:
+    """Then a newer owner may get the very token that the sleeper has."""
+    settings = world.app.settings
+    sleeper = Sleeper(
+        lambda: World(make_app(settings.broker, read_store=settings.read_store)), "reset.seized"
+    )
+    async with run(world.app):
+        assert await world.read(await world.write(1, 2, 3)) == [1, 2, 3]
+    with listening(sleeper):
+        resetting = asyncio.create_task(sleeper.reset())
+        assert await asyncio.to_thread(sleeper.asleep.wait, 60)
+        query = "SELECT token, count(*) FROM readside.leases WHERE app = %s GROUP BY 1"
+        held = await world.session.query(query, [world.app.name])
+        await world.know(held[0][0] - 1)
+        await world.expire()
+        async with run(world.app):
+            assert await world.read(await world.write(4)) == [1, 2, 3, 4]
+            assert await world.session.query(query, [world.app.name]) == held
+            await world.spoil("b")
+            sleeper.wake()
+            with pytest.raises(FencedError, match="slept for too long"):
+                await resetting
+            assert await world.parked() == ["b"]
+            assert await world.read(await world.write(5)) == [1, 2, 3, 4, 5]
+
+
+async def test_a_renewal_that_fails_is_tried_again(
+    world: World, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("readside.operate.reset.HELD", 2.0)
+    monkeypatch.setattr("readside.operate.reset._RENEW_EVERY", 0.5)
+    slow = asyncio.Event()
+    store = await (await world.app.runtime()).store()
+
+    class Slow:
+        async def reset(self, *given: Any) -> int:
+            slow.set()
+            await asyncio.sleep(5.0)
+            return await store.reset(*given)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+    async with run(world.app):
+        assert await world.read(await world.write(1, 2, 3)) == [1, 2, 3]
+        resetting = asyncio.create_task(
+            reset(world.session, world.app.name, world.name, Slow(), give_up=False)  # type: ignore[arg-type]
+        )
+        await slow.wait()
+        other = Session(world.app.settings.write_store, "other")
+        await other.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'readside test' AND pid <> pg_backend_pid()"
+        )
+        await other.close()
+        assert (await resetting).removed == 1
         assert await world.read(await world.write(4)) == [1, 2, 3, 4]
 
 

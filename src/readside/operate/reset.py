@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from uuid import uuid4
@@ -13,7 +14,14 @@ from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres.leases import PostgresLeases
 from readside.adapters.postgres.ledger import PostgresLedger
 from readside.adapters.postgres.session import Session, rows
-from readside.core.errors import FencedError, HistoryLostError, RefusedError, SettingsError
+from readside.core.errors import (
+    DecodeError,
+    FencedError,
+    HistoryLostError,
+    ReadsideError,
+    RefusedError,
+    SettingsError,
+)
 from readside.core.leases import RESETS, Unit
 from readside.core.record import Checkpoint
 from readside.ports.ending import end
@@ -21,9 +29,31 @@ from readside.ports.ledger import Capture, Lease, Leases, Progress, ProjectorLed
 from readside.ports.probe import probe
 from readside.ports.store import Store
 
+log = logging.getLogger("readside.reset")
+
 #: Seconds that the projectors are kept away at a time, and between two renewals.
 HELD = 30.0
 _RENEW_EVERY = 8.0
+#: Seconds until a renewal that failed is tried again.
+_AGAIN = 1.0
+
+
+#: One statement, so that its locks never wait for this process, and in turn with all that shares leases.
+_FORGET_NOTES = (
+    "WITH turn AS MATERIALIZED"
+    " (SELECT pg_advisory_xact_lock(hashtext('readside leases ' || %s))),"
+    " held AS MATERIALIZED (SELECT l.app, l.projection FROM turn, readside.leases l"
+    " JOIN unnest(%s::int[], %s::bigint[]) AS h(partition, token) USING (partition, token)"
+    " WHERE l.app = %s AND l.projection = %s AND l.owner = %s FOR UPDATE OF l),"
+    " mine AS MATERIALIZED (SELECT app, projection FROM held GROUP BY 1, 2 HAVING count(*) = %s),"
+    " wishes AS (DELETE FROM readside.rewinds n USING mine m"
+    " WHERE n.app = m.app AND n.projection = m.projection),"
+    " events AS (DELETE FROM readside.parked_events n USING mine m"
+    " WHERE n.app = m.app AND n.projection = m.projection),"
+    " documents AS (DELETE FROM readside.parked_documents n USING mine m"
+    " WHERE n.app = m.app AND n.projection = m.projection)"
+    " SELECT EXISTS (SELECT FROM mine)"
+)
 
 
 class Reset(msgspec.Struct):
@@ -44,8 +74,8 @@ async def reset(
     The order: the projectors are kept away, and what they said of their progress is taken back, so
     that the relay confirms nothing more; what it has chosen to confirm before, it cannot confirm any
     more, however late it comes; then the store's checkpoints fence off whoever still
-    writes; then the documents go. Each step is refused if a projector has taken over meanwhile, as
-    after a long sleep of this process: what is done until then is as if a projector had failed.
+    writes; then the documents go. If a projector has taken over meanwhile, as after a long sleep of this
+    process, nothing of its work is removed: the step that comes is refused, and the reset has to be repeated.
 
     Args:
         session: to the write store.
@@ -63,22 +93,13 @@ async def reset(
     ledger, leases = PostgresLedger(session, app), PostgresLeases(session, app, HELD)
     await _known(session, app, projection)
 
-    async def forget_notes(held: Sequence[Lease]) -> None:
-        async with session.transaction() as connection:
-            tokens = [lease.token for lease in held]
-            numbers = [lease.unit.partition for lease in held]
-            still = await rows(
-                connection,
-                "SELECT l.partition FROM readside.leases l"
-                " JOIN unnest(%s::int[], %s::bigint[]) AS h(partition, token) USING (partition, token)"
-                " WHERE l.app = %s AND l.projection = %s FOR UPDATE OF l",
-                [numbers, tokens, app, projection],
-            )
-            if len(still) < len(held):
-                raise _overtaken(projection)
-            await _delete(
-                connection, app, projection, "rewinds", "parked_events", "parked_documents"
-            )
+    async def forget_notes(worker: str, held: Sequence[Lease]) -> bool:
+        tokens = [lease.token for lease in held]
+        numbers = [lease.unit.partition for lease in held]
+        ((done,),) = await session.query(
+            _FORGET_NOTES, [app, numbers, tokens, app, projection, worker, len(held)]
+        )
+        return bool(done)
 
     return await begin_again(app, projection, ledger, leases, store, forget_notes, give_up=give_up)
 
@@ -89,7 +110,7 @@ async def begin_again(
     ledger: ProjectorLedger,
     leases: Leases,
     store: Store,
-    forget_notes: Callable[[Sequence[Lease]], Awaitable[None]],
+    forget_notes: Callable[[str, Sequence[Lease]], Awaitable[bool]],
     *,
     give_up: bool,
 ) -> Reset:
@@ -101,8 +122,8 @@ async def begin_again(
         ledger: the projectors' notes.
         leases: held for `HELD` seconds.
         store: the read store, opened.
-        forget_notes: removes its wishes and its parked documents from the notes, if these leases are
-            the newest.
+        forget_notes: removes its wishes and its parked documents from the notes, if a worker still owns
+            these leases; returns whether.
         give_up: see `reset`.
     """
     capture = await ledger.history()
@@ -116,12 +137,13 @@ async def begin_again(
         probe("reset.seized")
         held = await _outbid(leases, worker, seized, store)
         if not await ledger.report([_from_the_beginning(lease, capture) for lease in held]):
-            raise _overtaken(projection)
+            raise _too_late(projection)
         capture = await ledger.begun_again()
         probe("reset.begun")
         removed = await store.reset(projection, _begins(held, capture, give_up=give_up))
         probe("reset.emptied")
-        await forget_notes(held)
+        if not await forget_notes(worker, held):
+            raise _too_late(projection)
     where = "where PostgreSQL's log reaches back to" if give_up else "the first event"
     return Reset(projection, removed, where)
 
@@ -134,9 +156,16 @@ async def _kept_away(
     worker = f"{RESETS}{uuid4().hex[:8]}"
 
     async def renew() -> None:
+        pause = _RENEW_EVERY
         while True:
-            await asyncio.sleep(_RENEW_EVERY)
-            await leases.tend(worker, units, alone=True)
+            await asyncio.sleep(pause)
+            try:
+                await leases.tend(worker, units, alone=True)
+            except ReadsideError as error:
+                log.debug("the hold on the partitions is not renewed: %s", error)
+                pause = _AGAIN
+            else:
+                pause = _RENEW_EVERY
 
     renewing = asyncio.ensure_future(renew())
     try:
@@ -153,25 +182,30 @@ async def _kept_away(
 
 
 async def _outbid(leases: Leases, worker: str, held: Sequence[Lease], store: Store) -> list[Lease]:
-    """The leases with tokens above those in the store, which knows higher ones if the ledger was restored."""
+    """Renew the leases with tokens above all that the store knows: higher ones, if the ledger was restored.
+
+    That they still are held is asked even if they are high enough: after a restore, whoever has taken
+    them over may have lower ones.
+    """
     projection = held[0].unit.projection
-    there = await store.checkpoints(projection, [lease.unit.partition for lease in held])
+    try:
+        there = await store.checkpoints(projection, [lease.unit.partition for lease in held])
+    except DecodeError:
+        there = {}  # what nobody can read goes
     outbid: list[Lease] = []
     for lease in held:
         known = there.get(lease.unit.partition)
-        if known is None or known.token <= lease.token:
-            outbid.append(lease)
-            continue
-        higher = await leases.outbid(worker, lease, known.token)
+        token = max(lease.token, known.token if known else 0)
+        higher = await leases.outbid(worker, lease, token)
         if higher is None:
-            raise _overtaken(projection)
+            raise _too_late(projection)
         outbid.append(higher)
     return outbid
 
 
-def _overtaken(projection: str) -> FencedError:
+def _too_late(projection: str) -> FencedError:
     return FencedError(
-        f"A projector has taken {projection} over: this process was asleep for too long.",
+        f"This process slept for too long: its hold on {projection} ran out.",
         mend="repeat the command",
     )
 

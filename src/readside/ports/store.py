@@ -119,7 +119,7 @@ class Store(Protocol):
         repeated, and readers are told so until then.
 
         Raises:
-            FencedError: one of the checkpoints there has a higher token than the one given here, or
+            FencedError: one of the checkpoints there has no lower token than the one given here, or
                 somebody has moved one meanwhile: whoever resets was asleep, and is not the owner any more.
         """
 

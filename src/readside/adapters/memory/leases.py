@@ -99,8 +99,10 @@ class MemoryLeases:
             owner = self._owner(found) or ""
             if owner.startswith(RESETS) and owner != worker:
                 continue  # never from under a reset: it is emptying documents
+            reported = tables.progress.get(unit)
+            token = max(found.token, reported.token if reported else 0) + 1
             tables.leases[unit] = found._replace(
-                owner=worker, token=found.token + 1, expires_at=expires_at, starts=found.starts + 1
+                owner=worker, token=token, expires_at=expires_at, starts=found.starts + 1
             )
 
     def _free(self, tables: Tables, units: Iterable[Unit]) -> None:

@@ -229,8 +229,8 @@ class MemoryStore:
         shelves = await self._reach()
         of_this = (self._app, projection)
         for number, checkpoint in (checkpoints or {}).items():
-            current = shelves.checkpoints.get((*of_this, number), checkpoint)
-            if current.token > checkpoint.token:
+            current = shelves.checkpoints.get((*of_this, number))
+            if current is not None and current.token >= checkpoint.token:
                 raise FencedError(f"Somebody newer works on {projection}.")
         before = len(shelves.documents)
         for name in [name for name in shelves.positions if name[:2] == of_this]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from psycopg import sql
 
 from readside.adapters.postgres.connection import Connection
-from readside.adapters.postgres.identity import Identity, check_writable, identify
+from readside.adapters.postgres.identity import Identity, by_replication, check_writable, identify
 from readside.adapters.postgres.installation import begin_ticks
 from readside.adapters.postgres.messages import NEVER
 from readside.adapters.postgres.names import Names
@@ -60,8 +60,10 @@ async def follow(session: Session, app: str, newest: Position) -> None:
     """
     async with session.connection() as connection:
         polls = (await how(connection, app)).polls
+    streamed = None if polls else await by_replication(session.dsn)
+    async with session.connection() as connection:
         await check_writable(connection, polls=polls)
-        history = _History(app, await identify(session, connection, polls=polls), newest)
+        history = _History(app, await identify(connection, streamed), newest)
         if await history.restarted(connection):
             await history.begin_again(connection, polls=polls)
         await history.keep_timeline(connection)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from readside.adapters.postgres.connection import Connection, address, opened
+from readside.adapters.postgres.connection import Connection, opened
 from readside.adapters.postgres.installation import check_level
-from readside.adapters.postgres.session import Session, rows
+from readside.adapters.postgres.session import rows
 from readside.core.errors import RefusedError, UnavailableError
 from readside.core.position import parse_lsn
 
@@ -21,32 +21,40 @@ class Identity(NamedTuple):
     switches: Mapping[int, int]
 
 
-async def identify(session: Session, connection: Connection, *, polls: bool) -> Identity:
-    """Ask the server who it is: as a plain user may, and where the log is streamed by replication, too.
+async def identify(connection: Connection, streamed: Identity | None) -> Identity:
+    """Ask the server who it is, as a plain user may.
 
     Args:
-        session: to the write store.
-        connection: a plain one of it, which is going to be trusted.
-        polls: whether events are polled for.
+        connection: the one that is going to be trusted.
+        streamed: who answered by replication, if events come so.
 
     Raises:
         UnavailableError: two servers have answered.
     """
     here = await _plainly(connection)
-    if polls:
+    if streamed is None:
         return here
-    identity = await _by_replication(session)
-    if (identity.system, identity.timeline) != (here.system, here.timeline) and here.timeline:
+    if (streamed.system, streamed.timeline) != (here.system, here.timeline):
         raise UnavailableError(
-            f"Two servers answer for {address(session.dsn)}: one has timeline {here.timeline} of"
-            f" system {here.system}, another has timeline {identity.timeline} of {identity.system}.",
+            f"Two servers answer to one address: one has timeline {here.timeline} of"
+            f" system {here.system}, another has timeline {streamed.timeline} of {streamed.system}.",
             mend="it is tried again; with several hosts, let target_session_attrs=read-write find the primary",
         )
-    return identity
+    return streamed
+
+
+async def by_replication(dsn: str) -> Identity:
+    """Ask the server who it is on a replication connection: so it tells where the log left each timeline."""
+    async with opened(dsn, "relay", replication="database") as connection:
+        ((system, timeline, *_),) = await rows(connection, "IDENTIFY_SYSTEM")
+        history = b""
+        if int(timeline) > 1:  # the first has no file
+            ((_, history),) = await rows(connection, f"TIMELINE_HISTORY {int(timeline)}")
+    return Identity(str(system), int(timeline), _switches(history))
 
 
 async def _plainly(connection: Connection) -> Identity:
-    """Where the log has left a timeline is not told to such a one; a standby's timeline counts as 0."""
+    """Where the log has left a timeline is not told to such a one."""
     ((system, timeline),) = await rows(
         connection,
         "SELECT system_identifier::text, CASE WHEN pg_is_in_recovery() THEN 0 ELSE"
@@ -54,15 +62,6 @@ async def _plainly(connection: Connection) -> Identity:
         " FROM pg_control_system()",
     )
     return Identity(system, timeline, {})
-
-
-async def _by_replication(session: Session) -> Identity:
-    async with opened(session.dsn, "relay", replication="database") as connection:
-        ((system, timeline, *_),) = await rows(connection, "IDENTIFY_SYSTEM")
-        history = b""
-        if int(timeline) > 1:  # the first has no file
-            ((_, history),) = await rows(connection, f"TIMELINE_HISTORY {int(timeline)}")
-    return Identity(str(system), int(timeline), _switches(history))
 
 
 def _switches(history: bytes | str) -> dict[int, int]:

@@ -11,7 +11,10 @@ from readside.core.position import Position
 from readside.ports.ledger import Lease
 
 _TAKE = (
-    "UPDATE readside.leases l SET owner = %s, token = token + 1, starts = starts + 1,"
+    "UPDATE readside.leases l SET owner = %s, starts = starts + 1,"
+    # Above what was reported, too: an owner of before a restore may have reported after it.
+    " token = 1 + greatest(token, (SELECT p.token FROM readside.progress p WHERE p.app = l.app"
+    " AND p.projection = l.projection AND p.partition = l.partition)),"
     " expires_at = clock_timestamp() + make_interval(secs => %s)"
     " FROM unnest(%s::text[], %s::int[]) AS u(projection, partition)"
     " WHERE l.app = %s AND l.projection = u.projection AND l.partition = u.partition"

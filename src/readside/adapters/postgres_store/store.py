@@ -19,7 +19,13 @@ from readside.adapters.postgres_store.clearing import clearing
 from readside.adapters.postgres_store.connections import Connections
 from readside.adapters.postgres_store.preparation import check, prepare
 from readside.adapters.postgres_store.sheet import Sheet
-from readside.core.errors import FencedError, SchemaError, UnavailableError, UnwritableError
+from readside.core.errors import (
+    DecodeError,
+    FencedError,
+    SchemaError,
+    UnavailableError,
+    UnwritableError,
+)
 from readside.core.folding import Batch, Stored
 from readside.core.projection import Projection
 from readside.core.record import Checkpoint
@@ -271,11 +277,12 @@ def _insist(
     found: Sequence[tuple[int, str]], projection: str, begins: Mapping[int, Checkpoint]
 ) -> None:
     for number, text in found:
-        if number in begins and Checkpoint.decode(text).token > begins[number].token:
-            raise FencedError(
-                f"Somebody newer works on {projection}: nothing was removed.",
-                mend="repeat the command",
-            )
+        try:
+            token = Checkpoint.decode(text).token
+        except DecodeError:
+            continue  # what nobody can read goes
+        if number in begins and token >= begins[number].token:
+            raise FencedError(f"Somebody newer works on {projection}.", mend="repeat the command")
 
 
 def _outcome(error: psycopg.Error) -> Outcome | None:

@@ -3,12 +3,9 @@
 -- ARGV: field and text for the halted hash; then partition and checkpoint, for each.
 -- A checkpoint begins with its token, always of one width, so that texts compare as numbers do.
 for n = 3, #ARGV, 2 do
-    local current = redis.call('HGET', KEYS[1], ARGV[n])
-    if current then
-        local width = string.find(current, ' ', 1, true)
-        if string.sub(current, 1, width) > string.sub(ARGV[n + 1], 1, width) then
-            return 0
-        end
+    local token = string.match(redis.call('HGET', KEYS[1], ARGV[n]) or '', '^%d+ ')
+    if token and token >= string.match(ARGV[n + 1], '^%d+ ') then
+        return 0
     end
 end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])

@@ -307,7 +307,7 @@ class RedisStore:
 def _insist(held: object, projection: str) -> None:
     if not held:
         raise FencedError(
-            f"Somebody has begun to work on {projection} while it was emptied.",
+            f"Somebody newer works on {projection}.",
             mend="repeat the command",
         )
 
