@@ -21,6 +21,8 @@ from readside.adapters.postgres.names import Names
 from readside.ports.ending import end
 from readside.service import Service
 
+pytest.register_assert_rewrite("tests.core.baskets")
+
 for name in [name for name in os.environ if name.startswith("READSIDE_")]:
     del os.environ[name]
 

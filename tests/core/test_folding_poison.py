@@ -1,0 +1,175 @@
+"""Folding, where an event cannot be applied: what is parked, and what goes on beside it."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.core.baskets import (
+    FOLDER,
+    KEY,
+    NOTHING,
+    SOUND,
+    Added,
+    Broke,
+    Emptied,
+    Spoiled,
+    World,
+    history_of,
+    in_one,
+    record_of,
+)
+
+from readside.core.errors import DecodeError, HandlerError
+from readside.core.event import Event
+from readside.core.folding import UNROUTED, Folder, Stored, positions_of
+from readside.core.position import Position
+from readside.core.projection import Projection
+from readside.core.view import View
+
+#: Broke comes seldom, or everything would be parked at once.
+MIXED = st.one_of(SOUND, SOUND, SOUND, st.builds(Broke, KEY))
+
+
+@given(st.lists(MIXED, max_size=20), st.data())
+def test_what_is_parked_is_the_same_in_any_split(events, data):
+    history = history_of(events)
+    once, world = in_one(history), World()
+    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(history) - 1)), max_size=6)))
+    for start, end in zip([0, *cuts], [*cuts, len(history)], strict=True):
+        world.apply(history[start:end])
+    assert world.documents == once.documents
+    assert world.parked == once.parked
+
+
+@given(st.lists(MIXED, max_size=20))
+def test_a_poison_holds_back_exactly_the_later_steps_of_its_document(events):
+    history = history_of(events)
+    folded = World().apply(history)
+    for key in "abc":
+        mine = [step for step in FOLDER.route(history) if step.key == key]
+        bad = next((n for n, step in enumerate(mine) if isinstance(step.event, Broke)), None)
+        poisons = [poison.step for poison in folded.poisons if poison.step.key == key]
+        held = [step for step in folded.held if step.key == key]
+        if bad is None:
+            assert (poisons, held) == ([], [])
+        else:
+            assert (poisons, held) == ([mine[bad]], mine[bad + 1 :])
+    assert all(isinstance(poison.error, HandlerError) for poison in folded.poisons)
+
+
+@given(st.lists(MIXED, max_size=20))
+def test_other_documents_are_as_if_the_poison_had_never_been(events):
+    world = in_one(history_of(events))
+    sound = in_one(
+        [
+            record
+            for record, event in zip(history_of(events), events, strict=True)
+            if not isinstance(event, Broke)
+        ]
+    )
+    for key in set("abc") - set(world.parked):
+        assert world.load(key) == sound.load(key)
+
+
+#: Once a view is spoiled, all that follow hold the spoiled item, until it is emptied.
+SPOILED = st.lists(st.one_of(SOUND, SOUND, st.builds(Spoiled, KEY)), max_size=14)
+
+
+@given(SPOILED)
+def test_a_view_that_cannot_be_written_is_found_as_poison(events):
+    """Whatever the batch ends with, it is the first unwritable view that is parked, and all before it is kept."""
+    history = history_of(events)
+    folded = World().apply(history)
+    world = in_one(history)
+    for key in "abc":
+        mine = [step for step in FOLDER.route(history) if step.key == key]
+        spoiled_at = [n for n, step in enumerate(mine) if isinstance(step.event, Spoiled)]
+        emptied_at = [n for n, step in enumerate(mine) if isinstance(step.event, Emptied)]
+        poisons = [poison for poison in folded.poisons if poison.step.key == key]
+        written = not spoiled_at or (emptied_at and emptied_at[-1] > spoiled_at[-1])
+        if written:  # nothing unwritable is left at the end of the batch: nobody has noticed
+            assert not poisons
+            continue
+        first = spoiled_at[0]
+        assert [poison.step for poison in poisons] == [mine[first]]
+        assert "cannot be written as JSON" in str(poisons[0].error)
+        assert [step for step in folded.held if step.key == key] == mine[first + 1 :]
+        before = in_one([step.record for step in mine[:first]])
+        assert world.load(key) == before.load(key)
+
+
+def test_a_delete_before_an_unwritable_view_stays_a_delete():
+    world = in_one(history_of([Added("a", "x"), Emptied("a"), Spoiled("a")]))
+    assert world.load("a").document is None
+    assert positions_of(world.load("a").positions) == {0: Position(1, 2, 1).encode()}
+    assert world.parked == {"a": ["3"]}
+
+
+def test_what_cannot_be_decoded_is_filed_under_its_own_key_where_that_is_its_document():
+    bad = record_of(Emptied("a"), 1)._replace(payload=b'{"id":')
+    newer = record_of(Emptied("b"), 2)._replace(version=2)
+    world = World()
+    folded = world.apply([bad, newer, record_of(Added("a", "y"), 3), record_of(Added("c", "z"), 4)])
+    assert [type(poison.error) for poison in folded.poisons] == [DecodeError, DecodeError]
+    assert world.parked == {"a": ["1", "3"], "b": ["2"]}
+    assert world.items("c") == ("z",)
+
+
+def test_where_nobody_knows_the_document_the_events_of_the_key_wait_in_their_order():
+    world = World()
+    bad = record_of(Added("a", "x", ("",)), 1)
+    folded = world.apply(
+        [bad, record_of(Added("a", "y", ("b",)), 2), record_of(Added("b", "z"), 3)]
+    )
+    assert isinstance(folded.poisons[0].error, HandlerError)
+    assert world.parked == {UNROUTED + "a": ["1", "2"]}
+    assert world.items("b") == ("z",)
+    later = record_of(Added("a", "w"), 4)
+    step = FOLDER.waits(later, world.parked)
+    assert step is not None
+    assert step.key == UNROUTED + "a"
+    assert FOLDER.waits(record_of(Added("b", "w"), 5), world.parked) is None
+    assert FOLDER.waits(record_of(Emptied("a"), 6), world.parked) is None  # its document is known
+
+
+def test_what_was_never_tried_is_parked_for_the_reason_given():
+    reason = HandlerError("it killed two processes")
+    step = FOLDER.untried(record_of(Broke("a"), 1), reason)
+    assert step is not None
+    folded = FOLDER.fold([step], {"a": NOTHING})
+    assert [(poison.step.key, poison.error) for poison in folded.poisons] == [("a", reason)]
+    unknown = record_of(Broke("a"), 1)._replace(type="nobody.wants.it")
+    assert FOLDER.untried(unknown, reason) is None
+
+
+def test_a_view_whose_values_do_not_fit_its_fields_is_poison():
+    class Priced(Event, key="id"):
+        id: str
+
+    class Price(View):
+        amount: float
+
+    prices = Projection("price", Price)
+
+    @prices.on(Priced)
+    def priced(event: Priced) -> Price:
+        return Price(float("nan") if event.id == "nan" else "much")  # type: ignore[arg-type]
+
+    folder = Folder(prices)
+    for key in ("nan", "text"):
+        steps = folder.route([record_of(Priced(key), 1)])
+        folded = folder.fold(steps, {key: NOTHING})
+        assert "do not fit" in str(folded.poisons[0].error)
+        assert not folded.writes
+
+
+def test_a_stored_document_that_does_not_fit_is_the_poison_of_the_step_that_needs_it():
+    world = World()
+    world.documents["a"] = Stored(b'{"items":7}', "0:" + Position(1, 1, 1).encode())
+    folded = world.apply([record_of(Added("a", "x"), 2)])
+    assert isinstance(folded.poisons[0].error, DecodeError)
+    assert folded.writes == ()
+    # A handler that does not look at the view is not hindered by it.
+    other = World()
+    other.documents["a"] = Stored(b'{"items":7}', "")
+    assert other.apply([record_of(Emptied("a"), 2)]).writes[0].document is None
