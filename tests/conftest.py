@@ -21,7 +21,7 @@ from readside.adapters.postgres.names import Names
 from readside.ports.ending import end
 from readside.service import Service
 
-pytest.register_assert_rewrite("tests.core.baskets")
+pytest.register_assert_rewrite("tests.core.baskets", "tests.embedded.groups")
 
 for name in [name for name in os.environ if name.startswith("READSIDE_")]:
     del os.environ[name]
