@@ -16,5 +16,7 @@ from __future__ import annotations
 
 import pytest
 
-for _port in ("source", "broker", "store", "ledger", "leases", "parking"):
-    pytest.register_assert_rewrite(f"{__name__}.{_port}")
+_PORTS = ("source", "broker", "store", "ledger", "leases", "parking")
+_PARTS = ("guarding", "overwriting", "telling")
+for _name in (*_PORTS, *_PARTS):
+    pytest.register_assert_rewrite(f"{__name__}.{_name}")
