@@ -17,7 +17,7 @@ from readside.core.batching import Limits
 from readside.core.chain import Head, Verdict, sift
 from readside.core.errors import SettingsError
 from readside.core.record import Record
-from readside.testing.conformance.broker import (
+from readside.testing.conformance.broker_ground import (
     BRIEFLY,
     LIMITS,
     bare,

@@ -19,7 +19,7 @@ from readside.adapters.nats.broker import NatsBroker
 from readside.core.batching import Limits
 from readside.core.errors import UnavailableError
 from readside.core.record import Record, Watermark
-from readside.testing.conformance.broker import LIMITS, PATIENCE, bare, record, records, take
+from readside.testing.conformance.broker_ground import LIMITS, PATIENCE, bare, record, records, take
 
 NEVER = 1e9
 

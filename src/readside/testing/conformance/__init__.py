@@ -17,6 +17,6 @@ from __future__ import annotations
 import pytest
 
 _PORTS = ("source", "broker", "store", "ledger", "leases", "parking")
-_PARTS = ("guarding", "overwriting", "telling")
+_PARTS = ("guarding", "overwriting", "remembering", "telling")
 for _name in (*_PORTS, *_PARTS):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")

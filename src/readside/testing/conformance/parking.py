@@ -18,7 +18,7 @@ from readside.core.projection import Projection
 from readside.core.record import Record
 from readside.core.view import View
 from readside.ports.ledger import Parked, Parking
-from readside.testing.conformance.broker import record
+from readside.testing.conformance.broker_ground import record
 from readside.testing.conformance.store import KEYS
 
 UNIT = Unit("things", 3)

@@ -15,7 +15,7 @@ from readside.core.errors import SlotBusyError, SlotLostError
 from readside.core.record import Captured
 from readside.ports.source import Chunk, Source, SourceTraits
 from readside.ports.traits import Promise
-from readside.testing.conformance.broker import PATIENCE
+from readside.testing.conformance.broker_ground import PATIENCE
 from readside.testing.conformance.store import KEYS
 
 EPOCH = 7
