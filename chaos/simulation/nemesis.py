@@ -99,6 +99,7 @@ class Nemesis:
             "store_wiped": self._store_wiped,
             "database_crash": self._database_crash,
             "database_away": self._database_away,
+            "clock_back": self._clock_back,
             "quiet": self._quiet,
             "deploy": self._deploy,
             "retry": self._callers.retry,
@@ -280,6 +281,10 @@ class Nemesis:
         self._note("database_away")
         await asyncio.sleep(self._chance.choice((1.0, 15.0)))
         self._world.database.start()
+
+    async def _clock_back(self) -> None:
+        self._world.database.step_back(self._chance.choice((0.5, 5.0, 60.0, 3600.0)))
+        self._note("clock_back")
 
     async def _quiet(self) -> None:
         self._world.database.advance(self._chance.choice((8, 4096, 10**6)))

@@ -30,6 +30,8 @@ _STORE = ("store_away", "store_rolled_back")
 _LETTERS = ("deploy", "retry", "discard")
 #: How likely a run is mostly about parked documents.
 _LETTERS_OFTEN = 0.1
+#: How likely the database's clock steps back in a run.
+_CLOCK_OFTEN = 0.15
 _SOURCE = ("database_crash", "database_away", "quiet")
 
 
@@ -54,7 +56,13 @@ class Plan(NamedTuple):
 def plan(seed: int) -> Plan:
     """Draw a run. Each knows only some of the faults, so that rare combinations come often."""
     chance = random.Random(f"letters {seed}")
-    return _of_letters(_drawn(seed), chance) if chance.random() < _LETTERS_OFTEN else _drawn(seed)
+    if chance.random() < _LETTERS_OFTEN:
+        return _of_letters(_drawn(seed), chance)
+    drawn = _drawn(seed)
+    # By chance of its own, so that the other seeds tell what they always told.
+    if random.Random(f"clock {seed}").random() < _CLOCK_OFTEN:
+        drawn = drawn._replace(faults=tuple(sorted({*drawn.faults, "clock_back"})))
+    return drawn
 
 
 def _of_letters(drawn: Plan, chance: random.Random) -> Plan:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from readside.core.errors import SettingsError
+from readside.core.leases import LONGEST
 from readside.core.projection import Mode
 
 _FILE = "readside.toml"
@@ -54,7 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_payload: int = 1_000_000
     #: Days that rows stay in the outbox.
     retention_days: int = 7
-    #: Seconds after which a silent worker loses its partitions.
+    #: Seconds after which a silent worker loses its partitions, 60 at most.
     lease_seconds: float = 5.0
     #: Seconds that a handler may block `readside run` before the process ends, to be started again.
     stall_seconds: float = 30.0
@@ -155,6 +156,10 @@ def _checked(settings: Settings) -> Settings:
             raise SettingsError(
                 f"{field} is {getattr(settings, field)}.", mend="use a positive number"
             )
+    if settings.lease_seconds > LONGEST:
+        raise SettingsError(
+            f"lease_seconds is {settings.lease_seconds}.", mend=f"use {LONGEST:.0f} at most"
+        )
     for field in ("settle_delay", "wait_timeout"):
         if not 0 <= getattr(settings, field) < math.inf:
             raise SettingsError(f"{field} is {getattr(settings, field)}.", mend="use 0 or more")

@@ -42,6 +42,20 @@ async def test_a_poller_that_was_frozen_makes_no_more_ticks(world, source):
     await other.close()
 
 
+async def test_a_clock_that_steps_back_strands_no_outbox(world, source):
+    """The poller is dead, and its lease ends in an hour, by a clock that was ahead."""
+    await world.clients[0].execute(
+        "UPDATE readside.pollers SET expires_at = expires_at + interval '1 hour' WHERE app = %s",
+        [world.app],
+    )
+    other = await world.start(world.source())
+    await world.record(world.clients[0], "k", 1)
+    assert numbers((await take(other, 1)).events) == [1]
+    with pytest.raises(SlotBusyError):
+        await source.settle(10**9)
+    await other.close()
+
+
 async def make_tick(world, client):
     """As the poller does; return the tick's place."""
     cursor = await client.execute(

@@ -18,3 +18,6 @@ class TestMemoryLeases(LeasesContract):
 
     async def elapse(self, seconds):
         self.now += seconds
+
+    async def step_back(self, seconds):
+        self.database.step_back(seconds)

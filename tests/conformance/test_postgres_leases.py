@@ -34,3 +34,6 @@ class TestPostgresLeases(LeasesContract):
                     " WHERE app = %s",
                     [seconds, self.app],
                 )
+
+    async def step_back(self, seconds):
+        await self.elapse(-seconds)

@@ -37,7 +37,7 @@ def test_every_kind_of_fault_is_drawn_by_some_seed():
     drawn = {fault for seed in range(1, 400) for fault in plan(seed).faults}
     assert drawn >= {
         "slot_lost", "slot_dropped", "slot_advanced", "database_restored", "machine_restored",
-        "database_moved", "failover", "retry", "discard", "deploy", "give_up", "store_wiped",
+        "database_moved", "failover", "clock_back", "retry", "discard", "deploy", "give_up", "store_wiped",
     }  # fmt: skip
 
 

@@ -116,6 +116,7 @@ def test_without_an_environment_it_is_that_of_the_process(monkeypatch):
         ({"retention_days": -3}, "retention_days is -3"),
         ({"pool_size": 0}, "pool_size is 0"),
         ({"lease_seconds": 0}, "lease_seconds is 0"),
+        ({"lease_seconds": 61}, "lease_seconds is 61"),
         ({"stall_seconds": 0}, "stall_seconds is 0"),
         ({"settle_delay": -1}, "settle_delay is -1"),
         ({"mode": "sync"}, "mode in the arguments of App is 'sync'"),

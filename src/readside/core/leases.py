@@ -9,6 +9,10 @@ from typing import NamedTuple
 #: How the name of a worker begins which resets a projection: while its lease lasts, nobody takes it.
 RESETS = "reset-"
 
+#: Seconds that a lease lasts at most. One that ends later was given before the clock stepped back, and
+#: counts no more: its owner may have died since.
+LONGEST = 60.0
+
 
 class Unit(NamedTuple):
     """One partition of one projection: what a worker owns."""

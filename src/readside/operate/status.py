@@ -9,6 +9,7 @@ from psycopg.rows import namedtuple_row
 
 from readside.adapters.postgres.connection import Connection, opened
 from readside.adapters.postgres.installation import check_schema
+from readside.adapters.postgres.leases import lasts
 from readside.adapters.postgres.names import Names
 from readside.core.errors import SchemaError
 from readside.core.lagging import Sample, seconds_behind
@@ -121,7 +122,7 @@ async def _status(connection: Connection, app: str) -> Status:
         connection,
         "SELECT p.projection, n AS partition, g.position, coalesce(g.nth, 0) AS nth, g.state,"
         " coalesce(g.detail, '') AS detail, coalesce(g.rate, 0) AS rate,"
-        " CASE WHEN l.expires_at > clock_timestamp() THEN l.owner END AS owner,"
+        f" CASE WHEN {lasts(of='l.')} THEN l.owner END AS owner,"
         " (SELECT count(*) FROM readside.parked_documents d WHERE d.app = p.app"
         "   AND d.projection = p.projection AND d.partition = n) AS parked"
         " FROM readside.projections p CROSS JOIN generate_series(0, %s - 1) n"
@@ -194,7 +195,7 @@ async def _readers(connection: Connection, capture: Any) -> list[Any]:
     if capture.capture == "polling":
         return await _rows(
             connection,
-            "SELECT owner IS NOT NULL AND expires_at > clock_timestamp() AS active,"
+            f"SELECT owner IS NOT NULL AND {lasts()} AS active,"
             # A slot is there as long as it has to tell what came before a change of capture.
             " '' AS wal_status, coalesce((SELECT pg_current_wal_lsn() - restart_lsn"
             "  FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()), 0)"
@@ -206,7 +207,7 @@ async def _readers(connection: Connection, capture: Any) -> list[Any]:
     return await _rows(
         connection,
         "SELECT active OR EXISTS (SELECT FROM readside.pollers p WHERE p.app = %s"
-        "  AND p.owner IS NOT NULL AND p.expires_at > clock_timestamp()) AS active,"
+        f"  AND p.owner IS NOT NULL AND {lasts(of='p.')}) AS active,"
         " coalesce(wal_status, '') AS wal_status,"
         " pg_current_wal_lsn() - coalesce(restart_lsn, pg_current_wal_lsn()) AS retained"
         " FROM pg_replication_slots WHERE slot_name = %s",

@@ -171,7 +171,8 @@ class Database:
 
     def __init__(self, app: str, partitions: int, now: Callable[[], float] = loop_time) -> None:
         self.app = app
-        self.now = now
+        self._passed = now
+        self._stepped_back = 0.0
         self.running = True
         self.tables = Tables("system-1")
         #: Set and replaced whenever the log grows, so that readers of it wake up.
@@ -184,6 +185,14 @@ class Database:
         self._heard_at = 0.0
         self._recorded = 0
         self._partitions = partitions
+
+    def now(self) -> float:
+        """Seconds of the server's clock."""
+        return self._passed() - self._stepped_back
+
+    def step_back(self, seconds: float) -> None:
+        """Let somebody set the clock back."""
+        self._stepped_back += seconds
 
     async def reach(self) -> Tables:
         """What every statement does first: let others run, and fail where the server is away.
@@ -257,7 +266,7 @@ class Database:
     def hear(self, reader: object) -> None:
         """Note a sign of life of the slot's reader."""
         if reader is self._reader:
-            self._heard_at = self.now()
+            self._heard_at = self._passed()
 
     def detach(self, reader: object) -> None:
         """Let go of the slot."""
@@ -267,7 +276,7 @@ class Database:
     @property
     def reader(self) -> object | None:
         """Who reads the slot; one that was silent for too long does not."""
-        if self._reader is not None and self.now() - self._heard_at > SENDER_TIMEOUT:
+        if self._reader is not None and self._passed() - self._heard_at > SENDER_TIMEOUT:
             self._reader = None
         return self._reader
 

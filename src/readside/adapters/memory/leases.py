@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from readside.adapters.memory.database import Database, Leased, Tables
-from readside.core.leases import RESETS, Unit, plan
+from readside.core.leases import LONGEST, RESETS, Unit, plan
 from readside.core.position import Position
 from readside.ports.ledger import Lease
 
@@ -23,6 +23,7 @@ class MemoryLeases:
     def __init__(self, database: Database, ttl: float) -> None:
         self._database = database
         self._ttl = ttl
+        self._longest = max(ttl, LONGEST)
 
     async def tend(
         self,
@@ -40,7 +41,11 @@ class MemoryLeases:
             if tables.leases[unit].owner == worker:
                 praised = tables.leases[unit]._replace(starts=0, attempting=None, tries=0)
                 tables.leases[unit] = praised
-        alive = [name for name, seen_at in tables.workers.items() if seen_at > now - self._ttl]
+        alive = [
+            name
+            for name, seen_at in tables.workers.items()
+            if now - self._ttl < seen_at <= now + self._longest
+        ]
         crew = [] if alone else alive
         view = {unit: self._owner(tables.leases[unit]) for unit in units}
         decided = plan(worker, crew, view)
@@ -85,7 +90,8 @@ class MemoryLeases:
         tables.workers.pop(worker, None)
 
     def _owner(self, lease: Leased) -> str | None:
-        return lease.owner if lease.expires_at > self._database.now() else None
+        left = lease.expires_at - self._database.now()
+        return lease.owner if 0 < left <= self._longest else None
 
     def _appear(self, tables: Tables, worker: str, units: Iterable[Unit]) -> None:
         tables.workers[worker] = self._database.now()

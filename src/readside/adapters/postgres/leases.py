@@ -6,9 +6,23 @@ from collections.abc import Collection, Sequence
 
 from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres.session import Session, rows
-from readside.core.leases import RESETS, Unit, plan
+from readside.core.leases import LONGEST, RESETS, Unit, plan
 from readside.core.position import Position
 from readside.ports.ledger import Lease
+
+
+def lasts(longest: float = LONGEST, of: str = "") -> str:
+    """The condition that a lease has not run out, nor been given by a clock that has stepped back since.
+
+    Args:
+        longest: seconds that a lease lasts at most.
+        of: the table's name in the statement, with a dot.
+    """
+    return (
+        f"({of}expires_at > clock_timestamp()"
+        f" AND {of}expires_at <= clock_timestamp() + interval '{longest} seconds')"
+    )
+
 
 _TAKE = (
     "UPDATE readside.leases l SET owner = %s, starts = starts + 1,"
@@ -19,8 +33,7 @@ _TAKE = (
     " FROM unnest(%s::text[], %s::int[]) AS u(projection, partition)"
     " WHERE l.app = %s AND l.projection = u.projection AND l.partition = u.partition"
     # Never from under a reset: it is emptying documents.
-    " AND NOT (starts_with(coalesce(l.owner, ''), %s) AND l.owner <> %s"
-    " AND l.expires_at > clock_timestamp())"
+    " AND NOT (starts_with(coalesce(l.owner, ''), %s) AND l.owner <> %s AND {lasts})"
 )
 
 
@@ -35,6 +48,8 @@ class PostgresLeases:
         self._session = session
         self._app = app
         self._ttl = ttl
+        self._longest = max(ttl, LONGEST)
+        self._lasts = lasts(self._longest)
 
     async def tend(
         self,
@@ -51,7 +66,7 @@ class PostgresLeases:
             crew = [] if alone else await self._crew(connection)
             table = await rows(
                 connection,
-                "SELECT projection, partition, CASE WHEN expires_at > clock_timestamp() THEN owner END"
+                f"SELECT projection, partition, CASE WHEN {self._lasts} THEN owner END"
                 " FROM readside.leases WHERE app = %s AND projection = ANY(%s) FOR UPDATE",
                 [self._app, sorted({unit.projection for unit in units})],
             )
@@ -66,7 +81,7 @@ class PostgresLeases:
             await rows(
                 connection,
                 "UPDATE readside.leases SET expires_at = clock_timestamp() + make_interval(secs => %s)"
-                " WHERE app = %s AND owner = %s AND expires_at > clock_timestamp()",
+                f" WHERE app = %s AND owner = %s AND {self._lasts}",
                 [self._ttl, self._app, worker],
             )
             await self._take(connection, worker, decided.acquire)
@@ -76,7 +91,7 @@ class PostgresLeases:
         """See ports.ledger."""
         found = await self._session.query(
             "UPDATE readside.leases SET token = %s + 1 WHERE app = %s AND projection = %s"
-            " AND partition = %s AND owner = %s AND token = %s AND expires_at > clock_timestamp()"
+            f" AND partition = %s AND owner = %s AND token = %s AND {self._lasts}"
             " RETURNING token",
             [token, self._app, *lease.unit, worker, lease.token],
         )
@@ -146,8 +161,9 @@ class PostgresLeases:
         found = await rows(
             connection,
             "SELECT worker FROM readside.workers WHERE app = %s"
-            " AND seen_at > clock_timestamp() - make_interval(secs => %s)",
-            [self._app, self._ttl],
+            " AND seen_at > clock_timestamp() - make_interval(secs => %s)"
+            " AND seen_at <= clock_timestamp() + make_interval(secs => %s)",
+            [self._app, self._ttl, self._longest],
         )
         return [row[0] for row in found]
 
@@ -166,7 +182,7 @@ class PostgresLeases:
     async def _take(self, connection: Connection, worker: str, units: Sequence[Unit]) -> None:
         if units:
             values = [worker, self._ttl, *_columns(units), self._app, RESETS, worker]
-            await rows(connection, _TAKE, values)
+            await rows(connection, _TAKE.format(lasts=lasts(self._longest, "l.")), values)
 
     async def _release(self, connection: Connection, worker: str, units: Sequence[Unit]) -> None:
         if units:
@@ -183,7 +199,7 @@ class PostgresLeases:
         found = await rows(
             connection,
             "SELECT projection, partition, token, starts FROM readside.leases"
-            " WHERE app = %s AND owner = %s AND expires_at > clock_timestamp()",
+            f" WHERE app = %s AND owner = %s AND {self._lasts}",
             [self._app, worker],
         )
         leases = [Lease(Unit(name, number), token, starts) for name, number, token, starts in found]

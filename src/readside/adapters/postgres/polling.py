@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from readside.adapters.postgres.connection import Connection
+from readside.adapters.postgres.leases import lasts
 from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.session import PATIENCE, Session, rows
 from readside.core.errors import ReadsideError, SlotBusyError, SlotLostError, UnavailableError
@@ -159,7 +160,7 @@ class PollingSource:
         found = await self._tending.query(
             "UPDATE readside.pollers SET owner = %s, token = token + 1,"
             " expires_at = clock_timestamp() + make_interval(secs => %s) WHERE app = %s"
-            " AND (owner IS NULL OR expires_at < clock_timestamp()) RETURNING token",
+            f" AND (owner IS NULL OR NOT {lasts()}) RETURNING token",
             [self._owner, self._ttl, self._app],
         )
         if found:

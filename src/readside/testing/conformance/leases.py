@@ -31,6 +31,10 @@ class LeasesContract(ABC):
     async def elapse(self, seconds: float) -> None:
         """Let the ledger's clock pass, behind the adapter's back."""
 
+    @abstractmethod
+    async def step_back(self, seconds: float) -> None:
+        """Let the ledger's clock step back, as after a failover to a server whose clock is behind."""
+
     async def done(self, leases: Leases) -> None:  # noqa: B027 - a hook that may stay empty
         """Disconnect."""
 
@@ -162,6 +166,31 @@ class LeasesContract(ABC):
         seized = await leases.seize("elected", UNITS)
         assert sorted(lease.unit for lease in seized) == UNITS
         assert min(lease.token for lease in seized) > max(lease.token for lease in held)
+
+    async def test_a_clock_that_steps_back_strands_no_units(self, leases: Leases) -> None:
+        before = {lease.unit: lease.token for lease in await leases.tend("one", UNITS)}
+        await self.step_back(self.ttl * 10)
+        after = await leases.tend("two", UNITS)
+        assert sorted(lease.unit for lease in after) == UNITS
+        assert all(lease.token > before[lease.unit] for lease in after)
+
+    async def test_a_clock_that_steps_back_strands_nothing_that_a_reset_held(
+        self, leases: Leases
+    ) -> None:
+        held = await leases.seize(f"{RESETS}one", UNITS)
+        await self.step_back(self.ttl * 10)
+        seized = await leases.seize("elected", UNITS)
+        assert sorted(lease.unit for lease in seized) == UNITS
+        assert min(lease.token for lease in seized) > max(lease.token for lease in held)
+
+    async def test_who_is_alive_goes_on_after_the_clock_stepped_back(self, leases: Leases) -> None:
+        await self._settle(leases, "one", "two")
+        await self.step_back(self.ttl * 10)
+        held = await self._settle(leases, "one", "two")
+        assert [len(some) for some in held.values()] == [4, 4]
+        lease = held["one"][0]
+        await self.step_back(self.ttl * 10)
+        assert await leases.outbid("one", lease, lease.token) is None
 
     async def test_outbidding_raises_a_held_token(self, leases: Leases) -> None:
         lease = next(iter(await leases.tend("one", UNITS)))
