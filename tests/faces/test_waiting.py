@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 
+import psycopg
 import pytest
 
 from readside.adapters.embedded.ports import LOOPBACK, free_port
@@ -71,3 +72,17 @@ def test_the_second_relay_stands_by_and_takes_over(desk, servers, make_app):
     second.until("streams from")
     assert time.monotonic() - killed_at < 10, "PostgreSQL frees the slot of a dead client at once"
     assert "Traceback" not in second.text
+
+
+def test_init_waits_for_who_writes_and_says_so(desk, servers, make_app):
+    desk.use(write_store=servers.write_store, broker=servers.broker, read_store=servers.read_store)
+    make_app(name=desk.name)  # its slot goes at the end
+    with psycopg.connect(servers.write_store) as client:
+        client.execute("CREATE TEMPORARY TABLE report (line text)")
+        running = desk.start("init", "shop:app")
+        running.until(f"init waits for PID {client.info.backend_pid} of user")
+        running.until(
+            f"mend: let it end, or SELECT pg_terminate_backend({client.info.backend_pid})"
+        )
+        client.rollback()
+        running.until("made: replication slot")

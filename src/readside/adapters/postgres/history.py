@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from psycopg import sql
@@ -14,6 +16,7 @@ from readside.adapters.postgres.messages import NEVER
 from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.session import Session, rows
 from readside.adapters.postgres.slots import create_slot, drop_when_free
+from readside.adapters.postgres.waiting import Holder, watched
 from readside.core.errors import SchemaError, UnavailableError
 from readside.core.history import Known, Seen, restarted
 from readside.core.position import Position, format_lsn, parse_lsn
@@ -21,6 +24,8 @@ from readside.core.position import Position, format_lsn, parse_lsn
 log = logging.getLogger("readside.relay")
 
 _EPOCH = "readside epoch "
+#: Seconds that a new slot is waited for; less than a session's patience, which could not say why.
+_SLOT_PATIENCE = 10.0
 
 
 class How(NamedTuple):
@@ -63,7 +68,7 @@ async def follow(session: Session, app: str, newest: Position) -> None:
     streamed = None if polls else await by_replication(session.dsn)
     async with session.connection() as connection:
         await check_writable(connection, polls=polls)
-        history = _History(app, await identify(connection, streamed), newest)
+        history = _History(app, session.dsn, await identify(connection, streamed), newest)
         if await history.restarted(connection):
             await history.begin_again(connection, polls=polls)
         await history.keep_timeline(connection)
@@ -84,8 +89,9 @@ async def drop_read_slot(connection: Connection, slot: str) -> None:
 class _History:
     """What is asked of one database for one relay that starts."""
 
-    def __init__(self, app: str, identity: Identity, newest: Position) -> None:
+    def __init__(self, app: str, dsn: str, identity: Identity, newest: Position) -> None:
         self._app = app
+        self._dsn = dsn
         self._identity = identity
         self._newest = newest
 
@@ -192,7 +198,7 @@ class _History:
             # ahead of the row, which is a restarted history as well.
             slot = Names(self._app).slot
             await drop_read_slot(connection, slot)
-            lsn = await create_slot(connection, slot)
+            lsn = await self._make_slot(connection, slot)
         async with connection.transaction():
             await self._hold(connection, capture)
             if lsn is None:
@@ -229,6 +235,28 @@ class _History:
             " be missing, so projections stand still until: readside reset module:app … --give-up",
             self._app, reason, epoch, format_lsn(lsn),
         )  # fmt: skip
+
+    async def _make_slot(self, connection: Connection, slot: str) -> int:
+        holders: list[Holder] = []
+
+        def note(found: Sequence[Holder]) -> None:
+            holders[:] = found
+
+        try:
+            async with (
+                asyncio.timeout(_SLOT_PATIENCE),
+                watched(connection, self._dsn, note),
+            ):
+                return await create_slot(connection, slot)
+        except TimeoutError as error:
+            names = (
+                ", ".join(holder.name for holder in holders) or "one that pg_stat_activity shows"
+            )
+            mends = [*dict.fromkeys(holder.mend for holder in holders), "it is tried again"]
+            raise UnavailableError(
+                f"A new slot begins when all transactions have ended that were writing: {names}.",
+                mend="; ".join(mends),
+            ) from error
 
     async def _hold(self, connection: Connection, capture: str) -> None:
         """Let nobody change the capture until the transaction ends."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+from collections.abc import Callable, Sequence
 
 import psycopg
 from psycopg import sql
@@ -21,13 +23,19 @@ from readside.adapters.postgres.migrations import migrate, packaged
 from readside.adapters.postgres.names import COLUMNS, Names, checked_name
 from readside.adapters.postgres.partitions import tend_partitions
 from readside.adapters.postgres.slots import create_slot, drop_slot, drop_when_free
+from readside.adapters.postgres.waiting import Holder, watched
 from readside.core.errors import RefusedError, SchemaError, SettingsError, UnavailableError
 from readside.core.position import format_lsn
+
+log = logging.getLogger("readside.init")
 
 _PACKAGE = "readside.adapters.postgres"
 _OLDEST_SERVER = 140_000
 #: They exist since 15, whose first releases sent wrong rows with them.
 _COLUMN_LISTS_SINCE = 160_000
+#: Looks, a second apart, after which it is said whom an installation waits for, and until it is said again.
+_LOOKS = 2
+_LOOKS_AGAIN = 10
 
 
 async def install(
@@ -43,7 +51,8 @@ async def install(
 
     Two that run at once wait for each other. The order matters: publication before slot, for
     a slot does not see later publications; slot before the first outbox partition, for rows
-    that were written before the slot would never leave.
+    that were written before the slot would never leave. A slot begins when all transactions have
+    ended that were writing: whom it waits for is said in the log.
 
     Raises:
         RefusedError: wal_level or a privilege is missing; the mend says how to get it.
@@ -51,7 +60,7 @@ async def install(
     """
     done: list[str] = []
     names = Names(checked_name(app))
-    async with opened(dsn, "init") as connection:
+    async with opened(dsn, "init") as connection, watched(connection, dsn, _complaining()):
         await connection.execute("SELECT pg_advisory_lock(%s)", [INSTALLING])
         await _check_server(connection, capture)
         await _migrate(connection, done)
@@ -61,6 +70,20 @@ async def install(
         await admit(connection, names, outbox, max_payload, done)
         await tend_partitions(connection, app, None, done)
     return done
+
+
+def _complaining() -> Callable[[Sequence[Holder]], None]:
+    """Says whom an installation waits for, soon and then from time to time."""
+    looks = 0
+
+    def say(found: Sequence[Holder]) -> None:
+        nonlocal looks
+        looks = looks + 1 if found else 0
+        if looks % _LOOKS_AGAIN == _LOOKS:
+            for holder in found:
+                log.warning("init waits for %s\n  mend: %s", holder, holder.mend)
+
+    return say
 
 
 async def _check_server(connection: Connection, capture: str) -> None:
