@@ -83,6 +83,31 @@ def test_a_store_that_goes_back_behind_a_retry_gets_it_again(restart):
     run(story())
 
 
+def test_what_was_retried_comes_again_whole_though_in_pages():
+    """More events than a page of the model has, and a handler that cannot take them any more."""
+
+    async def story():
+        pipeline = await parked_and_mended()
+        world = pipeline.world
+        await pipeline.commit(*(Wrote("a", number, "-") for number in range(4, 10)))
+        backup = world.library.backup()
+        await pipeline.retry()
+        world.library.roll_back(backup)
+        pipeline.mended.clear()
+        await world.processes.pop().stop()
+        world.start()
+        await world.clock.sleep(10)
+        waiting = await MemoryParking(world.database).waiting(UNIT, "a")
+        assert [event.record.nth for event in waiting] == list(range(2, 10))
+        pipeline.mended.append(True)
+        await pipeline.retry()
+        await pipeline.commit(Wrote("a", 10, "-"))
+        assert pipeline.numbers() == list(range(1, 11))
+        await world.close()
+
+    run(story())
+
+
 class EmptyAtLoad:
     """A gate which has the store emptied before documents are loaded, once, when it is told to."""
 

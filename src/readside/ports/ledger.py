@@ -221,6 +221,11 @@ class Hold(NamedTuple):
     since: Position
 
 
+#: Events that a parking tells at once, at most, and their bytes, about.
+PAGE = 500
+PAGE_BYTES = 1024 * 1024
+
+
 class Parking(Protocol):
     """Documents which cannot move on, with their events in order."""
 
@@ -247,8 +252,19 @@ class Parking(Protocol):
             fold their steps after all.
         """
 
-    async def retried(self, unit: Unit, until: Position) -> Sequence[tuple[str, Waiting]]:
+    async def retried(
+        self, unit: Unit, until: Position, after: tuple[str, Position] | None = None
+    ) -> Sequence[tuple[str, Waiting]]:
         """Events up to a position which were applied by a retry, lately, each with its document's key.
 
         By key, and in order. A read store that went back in time may lack them, and its checkpoint will not bring them.
+        They come in pages of bounded size, which may end in the middle of a document.
+
+        Args:
+            unit: where.
+            until: the position.
+            after: key and position of the last one of the page before; None for the first page.
+
+        Returns:
+            a page; nothing where no more are to come.
         """

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Awaitable, Callable, Container, Mapping
-from operator import itemgetter
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
 from typing import Any
 
 from readside.core.batching import Limits
@@ -57,17 +55,29 @@ class Folds:
         self, until: Position, keys: Container[str] | None = None
     ) -> set[str]:
         """See that the store has what was retried; return the documents."""
-        found = await self._parking.retried(self._unit, until)
         seen = set()
-        for key, pairs in itertools.groupby(found, key=itemgetter(0)):
+        async for key, events in self._retried(until):
             if keys is not None and key not in keys:
                 continue
             seen.add(key)
-            events = [event for _, event in pairs]
             released = await release(self._folder, self._store, self._unit, key, events)
             if released.failed is not None:
                 await self._park_again(key, events, released)
         return seen
+
+    async def _retried(self, until: Position) -> AsyncIterator[tuple[str, list[Waiting]]]:
+        """The documents with what was retried of each; no more in memory than one of them and a page."""
+        after: tuple[str, Position] | None = None
+        events: list[Waiting] = []
+        while page := await self._parking.retried(self._unit, until, after):
+            for key, event in page:
+                if after is not None and key != after[0]:
+                    yield after[0], events
+                    events = []
+                events.append(event)
+                after = key, event.record.position
+        if after is not None:
+            yield after[0], events
 
     async def check(self, expected: Checkpoint) -> None:
         """See that the store still is where it was left.

@@ -38,6 +38,8 @@ ResultT = TypeVar("ResultT")
 
 #: Seconds after which a process ends itself that hangs.
 _STALL_SECONDS = 30.0
+#: Retried events that the parking tells at once: so few that a document has more.
+_PAGE = 3
 
 _here: ContextVar[Body | None] = ContextVar("readside_testing_process", default=None)
 
@@ -314,7 +316,7 @@ class Process(Body):
             broker,
             store,
             gated(MemoryLedger(world.database), "ledger", life),
-            gated(MemoryParking(world.database), "parking", life),
+            gated(MemoryParking(world.database, _PAGE), "parking", life),
             gated(MemoryLeases(world.database, world.shape.lease_seconds), "leases", life),
             self.name,
             gated(world.clock, "clock", life),

@@ -10,17 +10,23 @@ from readside.core.errors import LeaseLostError, UnavailableError
 from readside.core.folding import Step
 from readside.core.leases import Unit
 from readside.core.position import Position
-from readside.ports.ledger import Hold, Parked, Waiting
+from readside.ports.ledger import PAGE, PAGE_BYTES, Hold, Parked, Waiting
 
 #: Of a parked event.
 Name = tuple[Unit, str, Position]
 
 
 class MemoryParking:
-    """Documents which cannot move on."""
+    """Documents which cannot move on.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: where they are.
+        page: retried events that are told at once.
+    """
+
+    def __init__(self, database: Database, page: int = PAGE) -> None:
         self._database = database
+        self._page = page
 
     async def parked(self, unit: Unit) -> Mapping[str, Hold]:
         """See ports.ledger."""
@@ -67,14 +73,21 @@ class MemoryParking:
         tables.parked_documents[name] = hold._replace(since=since)
         tables.parked_bases[name] = base
 
-    async def retried(self, unit: Unit, until: Position) -> Sequence[tuple[str, Waiting]]:
+    async def retried(
+        self, unit: Unit, until: Position, after: tuple[str, Position] | None = None
+    ) -> Sequence[tuple[str, Waiting]]:
         """See ports.ledger."""
         tables = await self._database.reach()
-        return [
-            (name[1], _needing(tables, name))
-            for name in sorted(tables.retried)
-            if name[0] == unit and name[2] <= until
-        ]
+        page: list[tuple[str, Waiting]] = []
+        size = 0
+        for name in sorted(tables.retried):
+            if name[0] != unit or name[2] > until or (after is not None and name[1:] <= after):
+                continue
+            if len(page) == self._page or size >= PAGE_BYTES:
+                break
+            page.append((name[1], _needing(tables, name)))
+            size += len(tables.retried[name].record.payload)
+        return page
 
     async def waiting(self, unit: Unit, key: str) -> list[Waiting]:
         """The events that wait for a document, in order: for those who retry them."""

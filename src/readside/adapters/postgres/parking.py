@@ -12,7 +12,7 @@ from readside.core.errors import LeaseLostError
 from readside.core.leases import Unit
 from readside.core.position import Position
 from readside.core.record import Record
-from readside.ports.ledger import Hold, Parked, Waiting
+from readside.ports.ledger import PAGE, PAGE_BYTES, Hold, Parked, Waiting
 
 _LONGEST = 16_000
 
@@ -55,13 +55,13 @@ class PostgresParking:
             await self._events(connection, unit, steps, bases)
         return _holds([row[:3] for row in found])
 
-    async def retried(self, unit: Unit, until: Position) -> Sequence[tuple[str, Waiting]]:
+    async def retried(
+        self, unit: Unit, until: Position, after: tuple[str, Position] | None = None
+    ) -> Sequence[tuple[str, Waiting]]:
         """See ports.ledger."""
+        key, position = (after[0], after[1].encode()) if after else ("", "")
         found = await self._session.query(
-            f"SELECT key, {EVENT_COLUMNS} FROM {PARKED} WHERE app = %s"
-            " AND projection = %s AND partition = %s AND applied_at IS NOT NULL AND position <= %s"
-            " ORDER BY key, position",
-            [self._app, *unit, until.encode()],
+            _PAGE, [self._app, *unit, until.encode(), key, key, position, PAGE, PAGE_BYTES]
         )
         return [(key, event_of(*row)) for key, *row in found]
 
@@ -150,6 +150,15 @@ PARKED = (
     " version, payload, headers, recorded_at, applied_at, greatest(base, lag(position) OVER"
     " (PARTITION BY app, projection, partition, key ORDER BY position)) AS base"
     " FROM readside.parked_events) parked"
+)
+_PAGE = (
+    f"SELECT key, {EVENT_COLUMNS} FROM (SELECT *, sum(octet_length(payload))"
+    " OVER (ORDER BY key, position ROWS UNBOUNDED PRECEDING) - octet_length(payload) AS before"
+    f" FROM (SELECT * FROM {PARKED} WHERE app = %s AND projection = %s AND partition = %s"
+    " AND applied_at IS NOT NULL AND position <= %s"
+    # The key alone, too: the planner takes only that into the subquery, and to the index.
+    " AND key >= %s AND (key, position) > (%s, %s)"
+    " ORDER BY key, position LIMIT %s) counted) page WHERE before < %s ORDER BY key, position"
 )
 
 

@@ -17,7 +17,7 @@ from readside.core.position import Position
 from readside.core.projection import Projection
 from readside.core.record import Record
 from readside.core.view import View
-from readside.ports.ledger import Parked, Parking
+from readside.ports.ledger import PAGE, PAGE_BYTES, Parked, Parking
 from readside.testing.conformance.broker_ground import record
 from readside.testing.conformance.store import KEYS
 
@@ -173,6 +173,38 @@ class ParkingContract(ABC):
         assert found[0][1].record == steps[1].step.record
         assert [one.record.nth for _, one in await parking.retried(UNIT, at(5))] == [5, 4]
         assert await parking.retried(Unit("things", 2), at(9)) == []
+
+    async def pages(self, parking: Parking, until: Position) -> list[list[tuple[str, int, str]]]:
+        """What was retried, page by page, as keys, numbers and what each event waits for."""
+        pages: list[list[tuple[str, int, str]]] = []
+        after = None
+        while page := await parking.retried(UNIT, until, after):
+            pages.append([(key, one.record.nth, one.base) for key, one in page])
+            after = page[-1][0], page[-1][1].record.position
+        return pages
+
+    async def test_what_was_retried_comes_in_pages(self, parking: Parking) -> None:
+        """One page ends in the middle of a document, and nothing is left out or comes twice."""
+        last = PAGE * 2 + 7
+        steps = [step("x", nth, poison=nth == 2) for nth in range(2, last)]
+        await parking.park(UNIT, [step("w", 1, poison=True), *steps, step("y", 3, poison=True)])
+        for key in ("w", "x", "y"):
+            await self.free(UNIT, key)
+        pages = await self.pages(parking, at(last - 2))
+        assert [len(page) for page in pages] == [PAGE, PAGE, 6]
+        found = [one for page in pages for one in page]
+        assert [one[:2] for one in found] == [
+            ("w", 1), *(("x", nth) for nth in range(2, last - 1)), ("y", 3)
+        ]  # fmt: skip
+        assert [one[2] for one in found[2:-1]] == [at(nth).encode() for nth in range(2, last - 2)]
+
+    async def test_a_page_of_large_events_has_few(self, parking: Parking) -> None:
+        payload = b'"%s"' % (b"x" * (PAGE_BYTES * 2 // 3))
+        steps = [step("x", nth, poison=nth == 2, payload=payload) for nth in range(2, 7)]
+        await parking.park(UNIT, steps)
+        await self.free(UNIT, "x")
+        pages = await self.pages(parking, at(9))
+        assert [[nth for _, nth, _ in page] for page in pages] == [[2, 3], [4, 5], [6]]
 
     async def test_each_event_waits_for_what_its_document_must_contain_before(
         self, parking: Parking
