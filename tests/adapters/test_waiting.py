@@ -17,8 +17,10 @@ from readside.adapters.postgres import history
 from readside.adapters.postgres.installation import install
 from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.session import Session
+from readside.apps.cli.table import advice
 from readside.core.errors import UnavailableError
 from readside.core.position import BEGINNING
+from readside.operate import status as operate
 
 pytestmark = pytest.mark.asyncio
 
@@ -44,6 +46,30 @@ async def writing(dsn: str) -> psycopg.AsyncConnection:
     client = await psycopg.AsyncConnection.connect(dsn, application_name="a report")
     await client.execute("CREATE TABLE report (line text)")
     return client
+
+
+async def test_the_status_names_a_long_transaction(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await install(server, "shop", 4, 1000)
+    client = await writing(server)
+    try:
+        assert (await operate.status(server, "shop")).relay.held_up_by == ""
+        monkeypatch.setattr(operate, "_LONG", 0.5)
+        assert (await operate.status(server, "shop")).relay.held_up_by == ""
+        monkeypatch.setattr(operate, "_KEPT", -1)
+        await asyncio.sleep(1)
+        seen = await operate.status(server, "shop")
+        name = f"PID {client.info.backend_pid} of user readside (a report), idle in transaction for"
+        assert seen.relay.held_up_by.startswith(name)
+        assert any(name in line for line in advice(seen, "shop:app"))
+        await client.execute("PREPARE TRANSACTION 'report'")
+        seen = await operate.status(server, "shop")
+        while not seen.relay.held_up_by:  # it is not old enough
+            seen = await operate.status(server, "shop")
+        assert seen.relay.held_up_by.startswith("the prepared transaction 'report' of user")
+    finally:
+        await client.close()
 
 
 async def said(caplog: pytest.LogCaptureFixture, words: str) -> str:

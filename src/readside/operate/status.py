@@ -11,6 +11,7 @@ from readside.adapters.postgres.connection import Connection, opened
 from readside.adapters.postgres.installation import check_schema
 from readside.adapters.postgres.leases import lasts
 from readside.adapters.postgres.names import Names
+from readside.adapters.postgres.waiting import longest
 from readside.core.errors import SchemaError
 from readside.core.lagging import Sample, seconds_behind
 from readside.core.position import Position
@@ -21,6 +22,9 @@ _SILENT = 10.0
 _RETRYING = "retrying"
 #: Rows of the outbox counted at most.
 _COUNT = 100_001
+#: Seconds after which an open transaction is named, where PostgreSQL keeps more bytes of WAL than this.
+_LONG = 60.0
+_KEPT = 16 * 1024 * 1024
 
 
 class RelayStatus(msgspec.Struct):
@@ -39,6 +43,8 @@ class RelayStatus(msgspec.Struct):
     unread_events: int
     #: Age of the oldest of them.
     unread_seconds: float
+    #: The transaction that keeps PostgreSQL from forgetting WAL, if one has been open for long.
+    held_up_by: str = ""
 
 
 class PartitionStatus(msgspec.Struct):
@@ -187,7 +193,14 @@ async def _relay(connection: Connection, capture: Any) -> RelayStatus:
         int(slots[0].retained) if slots else 0,
         unread,
         round(oldest, 3) if oldest else 0.0,
+        await _holder(connection, capture, int(slots[0].retained) if slots else 0),
     )
+
+
+async def _holder(connection: Connection, capture: Any, retained: int) -> str:
+    if capture.capture == "polling" or retained <= _KEPT:
+        return ""
+    return str(await longest(connection, _LONG) or "")
 
 
 async def _readers(connection: Connection, capture: Any) -> list[Any]:

@@ -20,14 +20,15 @@ _SHOWN = 60
 _TOLD = 3
 
 _RUNNING = (
-    "SELECT a.pid, coalesce(a.usename, ''), coalesce(a.application_name, ''), coalesce(a.state, ''),"
-    " extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.state_change))::float8,"
-    " left(coalesce(a.query, ''), 1000) FROM pg_stat_activity a WHERE {which}"
-    f" ORDER BY 5 DESC NULLS LAST LIMIT {_TOLD}"
+    "SELECT a.pid, coalesce(a.usename, '') AS owner, coalesce(a.application_name, '') AS name,"
+    " coalesce(a.state, '') AS state,"
+    " extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.state_change))::float8 AS age,"
+    " left(coalesce(a.query, ''), 1000) AS query FROM pg_stat_activity a WHERE {which}"
+    f" ORDER BY age DESC NULLS LAST LIMIT {_TOLD}"
 )
 _PREPARED = (
-    "SELECT p.gid, p.owner, p.database, extract(epoch FROM clock_timestamp() - p.prepared)::float8"
-    f" FROM pg_prepared_xacts p WHERE {{which}} ORDER BY 4 DESC LIMIT {_TOLD}"
+    "SELECT p.gid, p.owner, p.database, extract(epoch FROM clock_timestamp() - p.prepared)::float8 AS age"
+    f" FROM pg_prepared_xacts p WHERE {{which}} ORDER BY age DESC LIMIT {_TOLD}"
 )
 
 
@@ -88,6 +89,27 @@ async def _awaited(connection: Connection, pid: int) -> list[Holder]:
         [pid],
     )
     return _holders(running, prepared)
+
+
+async def longest(connection: Connection, seconds: float) -> Holder | None:
+    """The transaction of the server that has written and been open for longest, if for so many seconds.
+
+    Those of other users are only seen by who may (pg_read_all_stats).
+    """
+    running = await rows(
+        connection,
+        _RUNNING.format(
+            which="a.backend_xid IS NOT NULL"
+            " AND a.xact_start < clock_timestamp() - make_interval(secs => %s)"
+        ),
+        [seconds],
+    )
+    prepared = await rows(
+        connection,
+        _PREPARED.format(which="p.prepared < clock_timestamp() - make_interval(secs => %s)"),
+        [seconds],
+    )
+    return max(_holders(running, prepared), key=lambda one: one.age or 0.0, default=None)
 
 
 def _holders(

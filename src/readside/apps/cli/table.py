@@ -56,6 +56,10 @@ def advice(seen: Status, target: str) -> list[str]:
         found.append(f"start it: readside run {target}")
     elif any(one.state in {"never started", "not running"} for one in seen.projections):
         found.append(f"projections without a worker; start one: readside run {target}")
+    if seen.relay.held_up_by:
+        found.append(
+            f"this transaction keeps PostgreSQL from forgetting WAL: {seen.relay.held_up_by}"
+        )
     if relay in {"slot missing", "slot lost"} or any(
         one.state == "lost" for one in seen.projections
     ):
