@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
+
+#: What ends the process, whoever raises it; everything else out of a handler is the handler's failure.
+ENDINGS: Final = (KeyboardInterrupt, SystemExit)
 
 
 class ReadsideError(Exception):

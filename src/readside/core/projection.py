@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Literal, TypeVar, overload
 
-from readside.core.errors import DeclarationError, HandlerError, PayloadError
+from readside.core.errors import ENDINGS, DeclarationError, HandlerError, PayloadError
 from readside.core.event import Decoder, Event, key_text
 from readside.core.record import Record
 from readside.core.table import Table
@@ -78,7 +78,9 @@ class Route:
             return tuple(dict.fromkeys(key_text(key) for key in found))
         except PayloadError as error:
             raise HandlerError(f"{self.event.__name__} routes to no usable key: {error}") from error
-        except Exception as error:
+        except ENDINGS:
+            raise
+        except BaseException as error:
             raise HandlerError(f"The routing of {self.event.__name__} raised {error!r}.") from error
 
 
@@ -177,7 +179,11 @@ class Projection(Generic[ViewT]):
         """
         try:
             result = route.handler(event, current) if route.wants_view else route.handler(event)
-        except Exception as error:
+        except ENDINGS:
+            raise
+        except (
+            BaseException
+        ) as error:  # a handler is called, not awaited: a cancellation is its own
             raise HandlerError(
                 f"{_name(route.handler)} of projection {self.name!r} raised {error!r}."
             ) from error

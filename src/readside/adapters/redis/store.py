@@ -146,15 +146,12 @@ class RedisStore:
         if not documents:
             async with self._translated():
                 found = await self._client.hmget(self._name(projection, "positions"), list(keys))
-            return [Stored(None, text.decode() if text else "") for text in found]
+            return [Stored(None, _text(text)) for text in found]
         async with self._translated(), self._client.pipeline(transaction=True) as pipe:
             pipe.mget([f"{projection}:{key}" for key in keys])
             pipe.hmget(self._name(projection, "positions"), list(keys))
             bodies, positions = await pipe.execute()
-        return [
-            Stored(body, text.decode() if text else "")
-            for body, text in zip(bodies, positions, strict=True)
-        ]
+        return [Stored(body, _text(text)) for body, text in zip(bodies, positions, strict=True)]
 
     async def apply(self, batch: Batch) -> Outcome:
         """See ports.store."""
@@ -302,6 +299,11 @@ class RedisStore:
         ):
             return RefusedError(text, mend="see the server's log")
         return UnavailableError(text, mend="start it, or check READSIDE_READ_STORE")
+
+
+def _text(found: bytes | None) -> str:
+    # What is no text at all is no text of positions either: whoever reads them says so.
+    return found.decode(errors="replace") if found else ""
 
 
 def _insist(held: object, projection: str) -> None:
