@@ -1,4 +1,4 @@
-"""A Valkey which is there and takes no writes: demoted to a replica."""
+"""A Valkey which is there and takes no writes: demoted to a replica, or full."""
 
 from __future__ import annotations
 
@@ -106,6 +106,15 @@ async def demoted(server: Any, **settings: str) -> AsyncIterator[None]:
         await server.config_set("replica-serve-stale-data", "yes")
 
 
+@asynccontextmanager
+async def full(server: Any) -> AsyncIterator[None]:
+    await server.config_set("maxmemory", 1)
+    try:
+        yield
+    finally:
+        await server.config_set("maxmemory", 0)
+
+
 @pytest.mark.parametrize(("stale", "word"), [("yes", "READONLY"), ("no", "MASTERDOWN")])
 async def test_whoever_meets_a_replica_connects_anew(
     url: str, unique: str, stale: str, word: str
@@ -133,5 +142,16 @@ async def test_events_wait_for_a_primary_and_connections_are_new(world: World, r
             token = await world.write(2)
             await world.retries(token, "READONLY")
             assert not before & await world.connections()
+        found = await world.histories.get("a", after=token, timeout=60)
+        assert found == History([1, 2])
+
+
+async def test_events_wait_for_room(world: World, run: Any) -> None:
+    async with run(world.app):
+        assert await world.histories.get("a", after=await world.write(1), timeout=60)
+        async with full(world.server):
+            token = await world.write(2)
+            await world.retries(token, "OOM")
+            assert await world.histories.get("a") == History([1])
         found = await world.histories.get("a", after=token, timeout=60)
         assert found == History([1, 2])
