@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
 
-from readside.core.errors import ENDINGS, DeclarationError, DecodeError, PayloadError
+from readside.core.errors import ENDINGS, THEN_RETRY, DeclarationError, DecodeError, PayloadError
 
 #: Bytes of a key's UTF-8 text.
 LONGEST_KEY = 512
@@ -226,6 +226,7 @@ class Decoder:
                 raise
             except BaseException as error:
                 raise DecodeError(
-                    f"The upcaster of {event.__name__} from version {step} raised {error!r}."
+                    f"The upcaster of {event.__name__} from version {step} raised {error!r}.",
+                    mend=f"mend the upcaster {THEN_RETRY}",
                 ) from error
         return msgspec.convert(content, event, strict=False)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple
 
-from readside.core.errors import ENDINGS, DecodeError, HandlerError
+from readside.core.errors import ENDINGS, THEN_RETRY, DecodeError, HandlerError
 from readside.core.event import Event
 from readside.core.position import WIDTH, Encoder, Position
 from readside.core.projection import Projection, Route
@@ -390,7 +390,10 @@ class _Document:
         except ENDINGS:
             raise
         except BaseException as error:  # also of an object whose fields are not all set
-            raise HandlerError(f"The view cannot be written as JSON: {error}") from error
+            raise HandlerError(
+                f"The view cannot be written as JSON: {error}",
+                mend=f"let the handler set every field, to what JSON knows or msgspec can encode, {THEN_RETRY}",
+            ) from error
         try:
             # msgspec checks types when it reads, not when a struct is made.
             self.projection.codec.decode(encoded)
