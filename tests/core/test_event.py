@@ -299,8 +299,9 @@ def test_a_missing_upcaster_is_named():
 @pytest.mark.parametrize("payload", [b'{"id":1}', b"[]", b"null"])
 def test_an_upcaster_that_raises_is_named(payload):
     decoder = upcast_with(lambda payload: payload, lambda payload: payload["missing"])
-    with pytest.raises(DecodeError, match="from version 2 raised"):
+    with pytest.raises(DecodeError, match="from version 2 raised") as caught:
         decoder.decode(1, payload)
+    assert "readside dead-letters retry" in caught.value.mend
 
 
 def test_an_upcaster_that_forgets_to_return_is_refused():

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.core.baskets import (
@@ -22,8 +27,10 @@ from tests.core.baskets import (
 from readside.core.errors import DecodeError, HandlerError
 from readside.core.event import Event
 from readside.core.folding import UNROUTED, Folder, Stored, positions_of
+from readside.core.overwriting import overwritten
 from readside.core.position import Position
 from readside.core.projection import Projection
+from readside.core.record import Record
 from readside.core.view import View
 
 #: Broke comes seldom, or everything would be parked at once.
@@ -173,3 +180,109 @@ def test_a_stored_document_that_does_not_fit_is_the_poison_of_the_step_that_need
     other = World()
     other.documents["a"] = Stored(b'{"items":7}', "")
     assert other.apply([record_of(Emptied("a"), 2)]).writes[0].document is None
+
+
+class Rusty(BaseException):
+    """As the panics of extensions that are written in Rust."""
+
+
+class Inner(msgspec.Struct):
+    text: str
+
+
+class Odd(Event, key="id"):
+    id: str
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind == "event":
+            raise KeyError(self.kind)
+
+
+class Nested(View):
+    inner: Any
+
+
+def odd_folder(*, wants_view: bool, routed: bool = False) -> Folder[Any]:
+    """Documents of which some come to nothing in ways that nobody expects of a handler."""
+    projection = Projection("odd", Nested)
+
+    def make(event: Odd) -> Nested:
+        inner = Inner("x")
+        if event.kind == "unset":
+            del inner.text
+        elif event.kind == "cancelled":
+            raise asyncio.CancelledError
+        elif event.kind == "panic":
+            raise Rusty
+        elif event.kind == "interrupted":
+            raise KeyboardInterrupt
+        elif event.kind == "exit":
+            raise SystemExit
+        return Nested(inner)
+
+    def key(event: Odd) -> str:
+        make(event)
+        return event.id
+
+    def remake(event: Odd, _: Nested | None) -> Nested:
+        return make(event)
+
+    projection.on(Odd, key=key if routed else None)(remake if wants_view else make)
+    return Folder(projection)
+
+
+def odd_records(kind: str) -> list[Record]:
+    payload = b'{"id":"bad","kind":"%s"}' % kind.encode()
+    bad = [record_of(Odd("bad"), n)._replace(payload=payload) for n in (2, 3)]
+    return [record_of(Odd("good"), 1), *bad, record_of(Odd("fine"), 4)]
+
+
+@pytest.mark.parametrize("wants_view", [False, True])
+@pytest.mark.parametrize("kind", ["unset", "cancelled", "panic", "event"])
+def test_whatever_comes_out_of_a_handler_parks_its_document_alone(kind, wants_view):
+    folder, records = odd_folder(wants_view=wants_view), odd_records(kind)
+    assert overwritten(odd_folder(wants_view=False).projection, records) is None
+    folded = folder.fold(folder.route(records), dict.fromkeys(("good", "bad", "fine"), NOTHING))
+    assert [write.key for write in folded.writes] == ["good", "fine"]
+    assert [poison.step.record.id for poison in folded.poisons] == ["2"]
+    assert isinstance(folded.poisons[0].error, (HandlerError, DecodeError))
+    if kind != "event":  # it is the event's class that fails, and its mend is another
+        assert "readside dead-letters retry" in folded.poisons[0].error.mend
+    assert [step.record.id for step in folded.held] == ["3"]
+
+
+@pytest.mark.parametrize("kind", ["cancelled", "panic"])
+def test_whatever_comes_out_of_a_routing_function_parks_the_events_of_its_key(kind):
+    folder = odd_folder(wants_view=False, routed=True)
+    steps = folder.route(odd_records(kind))
+    assert [step.key for step in steps] == ["good", UNROUTED + "bad", UNROUTED + "bad", "fine"]
+
+
+@pytest.mark.parametrize("wants_view", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "error"), [("interrupted", KeyboardInterrupt), ("exit", SystemExit)]
+)
+def test_a_handler_that_ends_the_process_is_not_held_up(kind, error, wants_view):
+    folder, records = odd_folder(wants_view=wants_view), odd_records(kind)
+    with pytest.raises(error):
+        folder.fold(folder.route(records), dict.fromkeys(("good", "bad", "fine"), NOTHING))
+    with pytest.raises(error):
+        overwritten(odd_folder(wants_view=False).projection, records)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    ["7", ":", "0:", "zero:1", "0:0", ";", "+", "0:" + "z" * 34, "\ufffd", "0:" + "0" * 34 + ";1:"],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_positions_that_somebody_else_has_written_park_their_document_alone(garbage, late):
+    folder, records = odd_folder(wants_view=False), odd_records("")
+    loaded = {"good": NOTHING, "bad": Stored(b"{}", garbage), "fine": NOTHING}
+    folded = folder.fold(folder.route(records), loaded, late=late)
+    assert [write.key for write in folded.writes] == ["good", "fine"]
+    ((step, error, base),) = folded.poisons
+    assert (step.record.id, base) == ("2", "")
+    assert isinstance(error, DecodeError)
+    assert "readside reset" in error.mend
+    assert [step.record.id for step in folded.held] == ["3"]

@@ -220,8 +220,9 @@ def test_several_keys_are_each_concerned_once_in_order(found):
     ],
 )
 def test_a_routing_that_fails_is_the_handlers_error(key, said):
-    with pytest.raises(HandlerError, match=said):
+    with pytest.raises(HandlerError, match=said) as caught:
         keys_of(key, ORDER)
+    assert "readside dead-letters retry" in caught.value.mend
 
 
 def test_a_route_decodes_its_records():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
 import readside
 from readside.adapters.postgres.session import Session
+from readside.apps.cli.dead_letters import Choice, discard
+from readside.core.position import Position
 from readside.operate.dead_letters import DeadLetters, ParkedDocument
 from readside.ports.probe import listening
 
@@ -35,6 +38,7 @@ class World:
     def __init__(self, app: readside.App) -> None:
         self.app = app
         self.mended = False
+        self.reason = "thirteen"
         self.own = app.projection(f"{app.name}-own", Numbers)
         self.routed = app.projection(f"{app.name}-routed", Numbers)
 
@@ -49,7 +53,7 @@ class World:
 
     def check(self, event: Added) -> None:
         if event.number == 13 and not self.mended:
-            raise ValueError("thirteen")
+            raise ValueError(self.reason)
 
     def route(self, event: Added) -> list[str]:
         self.check(event)
@@ -104,6 +108,10 @@ async def test_one_document_waits_and_ten_thousand_others_flow(world: World, run
         assert "thirteen" in await world.retry(parked)
         (again,) = await world.letters.find(projection=world.own.name)
         assert again.attempts == 2
+        world.reason = "still thirteen"
+        assert "still thirteen" in await world.retry(parked)
+        (again,) = await world.letters.find(projection=world.own.name, error="still thirteen")
+        assert (await world.letters.show(again)).traceback.endswith(again.error + "\n")
         world.mended = True
         assert await world.retry(parked) == ""
         assert await world.letters.find(projection=world.own.name) == []
@@ -145,16 +153,48 @@ async def test_a_document_with_waiting_events_is_not_freed(world: World, run: An
         assert parked in await world.letters.find()
 
 
-async def test_a_discarded_event_is_gone_and_the_rest_goes_on(world: World, run: Any) -> None:
+async def test_a_discarded_event_is_gone_and_the_rest_goes_on(
+    world: World, run: Any, caplog: Any
+) -> None:
     async with run(world.app):
         token = await world.write(Added("bad", 1), Added("bad", 13), Added("bad", 2))
         with pytest.raises(readside.ParkedError):
             await world.own.get("bad", after=token, timeout=60)
         (parked,) = await world.letters.find(projection=world.own.name)
         assert await world.letters.discard(parked, whole=False) == 1
+        position = Position.decode(parked.position)
+        (said,) = [one for one in caplog.records if one.name == "readside.dead_letters"]
+        assert said.levelname == "WARNING"
+        assert said.getMessage() == (
+            f"{world.own.name}:bad, partition {parked.partition}:"
+            f" 1 events given up, at {position}: 1 entry.added"
+        )
+        assert await world.letters.discard(parked, whole=False) == 0
         assert await world.retry(parked) == ""
         token = await world.write(Added("bad", 3))
         assert await world.own.get("bad", after=token, timeout=60) == Numbers([1, 2, 3])
+
+
+async def test_what_is_discarded_of_a_document_in_several_partitions_is_told_for_each(
+    world: World, run: Any, capsys: Any
+) -> None:
+    joined = world.app.projection(f"{world.app.name}-joined", Numbers)
+
+    @joined.on(Added, key="to")
+    def added(event: Added) -> Numbers:
+        raise ValueError(event.number)
+
+    async with run(world.app):
+        await world.write(*(Added(str(n), n, "d") for n in range(20)))
+        while sum(one.events for one in await world.letters.find(projection=joined.name)) < 20:
+            await asyncio.sleep(0.05)
+        capsys.readouterr()
+        choice = Choice(joined.name, None, None)
+        await discard(world.app, choice, everything=False, whole=True, json=True)
+        told = json.loads(capsys.readouterr().out)
+    assert len({one["partition"] for one in told}) == len(told) > 1
+    assert sum(one["events"] for one in told) == 20
+    assert {(one["projection"], one["key"]) for one in told} == {(joined.name, "d")}
 
 
 @pytest.mark.parametrize("interrupted", [False, True])

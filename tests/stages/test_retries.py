@@ -142,3 +142,33 @@ def test_what_an_event_waits_for_is_never_told_by_a_store_that_came_back_empty()
         await world.close()
 
     run(story())
+
+
+def test_garbled_positions_park_their_document_until_the_store_has_others():
+    async def story():
+        pipeline = Pipeline()
+        world = pipeline.world
+        world.start()
+        await pipeline.commit(Wrote("a", 1, "-"), Wrote("b", 1, "-"))
+        name = (world.app, "fragile", "a")
+        world.library.shelves.positions[name] = "garbage"
+        await pipeline.commit(Wrote("a", 2, "-"), Wrote("b", 2, "-"))
+        await pipeline.commit(Wrote("a", 3, "-"))
+        await world.clock.sleep(1)
+        assert stored(world, "fragile")["b"]["numbers"] == [1, 2]
+        assert {one.state for one in world.database.tables.progress.values()} == {"following"}
+        assert [key for *_, key in world.database.tables.parked_documents] == ["a"]
+        store, parking = MemoryStore(world.library), MemoryParking(world.database)
+        await store.open(world.app)
+        events = await parking.waiting(UNIT, "a")
+        released = await release(Folder(world.projections["fragile"]), store, UNIT, "a", events)
+        assert released.until is None
+        assert "'garbage'" in str(released.error)
+        world.library.wipe()
+        await world.clock.sleep(10)
+        await pipeline.commit(Wrote("a", 4, "-"))
+        await pipeline.retry()
+        assert pipeline.numbers() == [1, 2, 3, 4]
+        await world.close()
+
+    run(story())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from readside.testing.clock import run
@@ -172,6 +174,51 @@ def test_a_batch_that_breaks_off_anywhere(tell):
 
     for after in range(8):
         run(story(after))
+
+
+class Bug:
+    """A gate at which an adapter fails in a way that nobody foresaw."""
+
+    def __init__(self, call):
+        self.call = call
+        self.there = False
+
+    async def before(self, call):
+        if self.there and call == self.call:
+            raise ZeroDivisionError("of the adapter")
+
+    async def after(self, call):
+        pass
+
+
+@pytest.mark.parametrize("call", ["store.apply", "store.checkpoints"])
+def test_what_nobody_foresaw_is_told_and_tried_again(tell, caplog, call):
+    async def story():
+        async with tell() as told:
+            world = told.world
+            world.gate = bug = Bug(call)
+            world.start()
+            await told.write(3)
+            await told.in_step()
+            bug.there = True
+            caplog.clear()
+            await told.write(6, pause=0)
+            await world.clock.sleep(3)
+            for _ in range(300):
+                progress = world.database.tables.progress.values()
+                broken = [one for one in progress if one.state == "retrying"]
+                assert len(broken) == len(progress)
+                assert {one.detail for one in broken} == {"ZeroDivisionError('of the adapter')"}
+                await world.clock.sleep(0.1)
+            said = [one for one in caplog.records if "nobody foresaw" in one.getMessage()]
+            assert all(one.exc_info and one.levelno == logging.ERROR for one in said)
+            assert len(broken) <= len(said) <= 2 * len(broken)
+            bug.there = False
+            await told.end()
+            assert {one.state for one in world.database.tables.progress.values()} == {"following"}
+            assert not world.database.tables.parked_documents
+
+    run(story())
 
 
 def test_what_nobody_has_any_more_is_said_to_readers(tell):

@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
+
+#: What ends the process, whoever raises it; everything else out of a handler is the handler's failure.
+ENDINGS: Final = (KeyboardInterrupt, SystemExit)
+
+
+#: How what was parked goes on, once its cause is mended.
+THEN_RETRY: Final = (
+    "and deploy it; what is parked goes on by: readside dead-letters retry module:app"
+)
+#: What follows a slot, or a tick, that is gone.
+RESTARTS: Final = (
+    "the relay begins a new epoch at its next try; then give up what is lost:"
+    " readside reset module:app projection --give-up"
+)
 
 
 class ReadsideError(Exception):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
 
-from readside.core.errors import DeclarationError, DecodeError, PayloadError
+from readside.core.errors import ENDINGS, THEN_RETRY, DeclarationError, DecodeError, PayloadError
 
 #: Bytes of a key's UTF-8 text.
 LONGEST_KEY = 512
@@ -197,7 +197,9 @@ class Decoder:
             if version == self.version:
                 return self.read(payload)
             return self._upcast(version, payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except (DecodeError, *ENDINGS):
+            raise
+        except BaseException as error:  # also what a __post_init__ of the class raises
             raise DecodeError(
                 f"{self._event.__event_type__} version {version} does not fit {self._event.__name__}: {error}",
                 mend="give the new field a default, or raise the version and write an upcaster",
@@ -220,8 +222,11 @@ class Decoder:
                 )
             try:
                 content = upcaster(content)
-            except Exception as error:
+            except ENDINGS:
+                raise
+            except BaseException as error:
                 raise DecodeError(
-                    f"The upcaster of {event.__name__} from version {step} raised {error!r}."
+                    f"The upcaster of {event.__name__} from version {step} raised {error!r}.",
+                    mend=f"mend the upcaster {THEN_RETRY}",
                 ) from error
         return msgspec.convert(content, event, strict=False)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple
 
-from readside.core.errors import DecodeError, HandlerError
+from readside.core.errors import ENDINGS, THEN_RETRY, DecodeError, HandlerError
 from readside.core.event import Event
 from readside.core.position import WIDTH, Encoder, Position
 from readside.core.projection import Projection, Route
@@ -88,14 +89,26 @@ class Folded(NamedTuple):
 #: Marks the key under which events wait whose document is not known; no document has such a key.
 UNROUTED: Final = "\x01"
 
+_PLACE: Final = r"\+?[0-9]{1,9}:[0-9a-f]{8}-[0-9a-f]{16}-[0-9a-f]{8}"
+_POSITIONS: Final = re.compile(f"{_PLACE}(;{_PLACE})*")
+
 #: Marks an event that a document contains out of its turn, in the text of the positions.
 _LATE: Final = "+"
 
 
 def positions_of(text: str) -> dict[int, str]:
-    """Read a document's positions, one encoded position a partition that feeds it."""
+    """Read a document's positions, one encoded position a partition that feeds it.
+
+    Raises:
+        DecodeError: somebody else has written them.
+    """
     if not text:
         return {}
+    if not _POSITIONS.fullmatch(text):
+        raise DecodeError(
+            f"The read store has {text[:80]!r} for the positions that this document contains.",
+            mend="find who writes readside's keys; then rebuild the projection: readside reset",
+        )
     if ";" not in text and text[0] != _LATE:  # by far the most frequent: fed by one partition
         number, _, position = text.partition(":")
         return {int(number): position}
@@ -228,7 +241,12 @@ class Folder(Generic[ViewT]):
                 if write is not None:
                     writes.append(write)
                 continue
-            document = _Document(self.projection, loaded[key], late=late)
+            try:
+                document = _Document(self.projection, loaded[key], late=late)
+            except DecodeError as error:  # nobody knows what it contains
+                poisons.append(Poison(wanted[0], error))
+                held.extend(wanted[1:])
+                continue
             poison = document.take(wanted)
             applied += document.applied
             skipped += document.skipped
@@ -264,6 +282,8 @@ class Folder(Generic[ViewT]):
                     return None
                 text = prefix + encoder.encode(record.position)
                 if text <= positions:
+                    if not _POSITIONS.fullmatch(positions):
+                        return None
                     continue  # contained already
                 if event is None:
                     return None
@@ -284,7 +304,9 @@ class Folder(Generic[ViewT]):
             if view is not None:
                 encoded = codec.encode(view)
                 codec.decode(encoded)  # see _Document._encode
-        except Exception:  # noqa: BLE001 - whatever it is, the long way finds it again and says it
+        except ENDINGS:
+            raise
+        except BaseException:  # noqa: BLE001 - whatever it is, the long way finds it again and says it
             return None
         return _new(Write, (key, before, positions, encoded)), applied
 
@@ -365,8 +387,13 @@ class _Document:
             return None
         try:
             encoded = self.projection.codec.encode(view)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise HandlerError(f"The view cannot be written as JSON: {error}") from error
+        except ENDINGS:
+            raise
+        except BaseException as error:  # also of an object whose fields are not all set
+            raise HandlerError(
+                f"The view cannot be written as JSON: {error}",
+                mend=f"let the handler set every field, to what JSON knows or msgspec can encode, {THEN_RETRY}",
+            ) from error
         try:
             # msgspec checks types when it reads, not when a struct is made.
             self.projection.codec.decode(encoded)

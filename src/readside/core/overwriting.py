@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from readside.core.errors import ENDINGS
 from readside.core.folding import Write
 from readside.core.position import Encoder, Position
 from readside.core.projection import Projection
@@ -56,6 +57,8 @@ def overwritten(projection: Projection[Any], records: Sequence[Record]) -> list[
                 document = encode(view)
                 read(document)  # msgspec checks types when it reads, not when a struct is made
             writes.append(_new(Write, (key, "", position_text(position), document)))
-    except Exception:  # noqa: BLE001 - whatever it is, the other way finds it again and says it
+    except ENDINGS:
+        raise
+    except BaseException:  # noqa: BLE001 - whatever it is, the other way finds it again and says it
         return None
     return writes

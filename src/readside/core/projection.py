@@ -8,7 +8,13 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Literal, TypeVar, overload
 
-from readside.core.errors import DeclarationError, HandlerError, PayloadError
+from readside.core.errors import (
+    ENDINGS,
+    THEN_RETRY,
+    DeclarationError,
+    HandlerError,
+    PayloadError,
+)
 from readside.core.event import Decoder, Event, key_text
 from readside.core.record import Record
 from readside.core.table import Table
@@ -77,9 +83,17 @@ class Route:
                 return (key_text(found),)
             return tuple(dict.fromkeys(key_text(key) for key in found))
         except PayloadError as error:
-            raise HandlerError(f"{self.event.__name__} routes to no usable key: {error}") from error
-        except Exception as error:
-            raise HandlerError(f"The routing of {self.event.__name__} raised {error!r}.") from error
+            raise HandlerError(
+                f"{self.event.__name__} routes to no usable key: {error.detail}",
+                mend=f"mend the routing {THEN_RETRY}",
+            ) from error
+        except ENDINGS:
+            raise
+        except BaseException as error:
+            raise HandlerError(
+                f"The routing of {self.event.__name__} raised {error!r}.",
+                mend=f"mend the routing {THEN_RETRY}",
+            ) from error
 
 
 class Projection(Generic[ViewT]):
@@ -177,9 +191,14 @@ class Projection(Generic[ViewT]):
         """
         try:
             result = route.handler(event, current) if route.wants_view else route.handler(event)
-        except Exception as error:
+        except ENDINGS:
+            raise
+        except (
+            BaseException
+        ) as error:  # a handler is called, not awaited: a cancellation is its own
             raise HandlerError(
-                f"{_name(route.handler)} of projection {self.name!r} raised {error!r}."
+                f"{_name(route.handler)} of projection {self.name!r} raised {error!r}.",
+                mend=f"mend the handler {THEN_RETRY}",
             ) from error
         if result is not None and not isinstance(result, self.codec.view):
             raise HandlerError(

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar, dataclass_transform
 
 import msgspec
 
-from readside.core.errors import DecodeError
+from readside.core.errors import ENDINGS, DecodeError
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
@@ -39,7 +39,9 @@ class ViewCodec(Generic[ViewT]):
         """
         try:
             return self.read(document)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except ENDINGS:
+            raise
+        except BaseException as error:  # also what a __post_init__ of the class raises
             raise DecodeError(
                 f"A stored document does not fit {self.view.__name__}: {error}",
                 mend="give new fields of the view a default, or rebuild the projection",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
 
-from readside.adapters.postgres.parking import EVENT_COLUMNS, PARKED, event_of
+from readside.adapters.postgres.parking import EVENT_COLUMNS, PARKED, described, event_of
 from readside.adapters.postgres.session import Session, rows
 from readside.core.folding import UNROUTED, Folder
 from readside.core.leases import Unit
@@ -17,6 +18,8 @@ from readside.ports.ledger import Waiting
 from readside.ports.probe import probe
 from readside.ports.store import Store
 from readside.projector.release import release
+
+log = logging.getLogger("readside.dead_letters")
 
 #: Events of one document that are folded and freed at once.
 _AT_ONCE = 500
@@ -208,7 +211,7 @@ class DeadLetters:
     async def discard(self, document: ParkedDocument, *, whole: bool) -> int:
         """Give up the failing event, or all waiting ones; the rest has to be retried.
 
-        The discarded events are gone for this projection. Returns how many.
+        The discarded events are gone for this projection, and the log says which. Returns how many.
         """
         row = self._row(document)
         found = await self._session.query(
@@ -220,14 +223,24 @@ class DeadLetters:
             + _DOCUMENT
             + " AND e.base = %s AND NOT %s), gone AS (DELETE FROM readside.parked_events"
             + _DOCUMENT
-            + " AND applied_at IS NULL AND (%s OR position = %s) RETURNING 1)"
-            " SELECT count(*) FROM gone",
+            + " AND applied_at IS NULL AND (%s OR position = %s) RETURNING type, position)"
+            " SELECT type, count(*), min(position), max(position) FROM gone GROUP BY type ORDER BY type",
             [
                 *row, document.position, *row, document.position, whole,
                 *row, whole, document.position,
             ],
         )  # fmt: skip
-        return int(found[0][0])
+        count = sum(int(number) for _, number, _, _ in found)
+        if count:
+            first = Position.decode(min(position for _, _, position, _ in found))
+            last = Position.decode(max(position for *_, position in found))
+            log.warning(
+                "%s, partition %s: %s events given up, at %s: %s",
+                document.name, document.partition, count,
+                first if first == last else f"{first} to {last}",
+                ", ".join(f"{number} {type_}" for type_, number, _, _ in found),
+            )  # fmt: skip
+        return count
 
     async def close(self) -> None:
         """Disconnect."""
@@ -294,9 +307,8 @@ class DeadLetters:
 
     async def note(self, document: ParkedDocument, error: Exception) -> None:
         """See Letters."""
-        cause = error.__cause__ or error
         await self._session.query(
             "UPDATE readside.parked_documents SET attempts = attempts + 1, error_type = %s,"
-            " error = %s, tried_at = clock_timestamp()" + _DOCUMENT,
-            [type(cause).__name__, str(error).replace("\0", "\\0"), *self._row(document)],
+            " error = %s, traceback = %s, tried_at = clock_timestamp()" + _DOCUMENT,
+            [*described(error), *self._row(document)],
         )

@@ -72,7 +72,7 @@ class Lane:
         while True:
             applied = self.applied
             try:
-                await self._session()
+                await self._try()
             except LeaseLostError as error:
                 log.info("%s: %s", self._name, error.detail)
                 self.state = "released"
@@ -82,20 +82,35 @@ class Lane:
                 if self.applied > applied:
                     fenced.reset()
                 await self._clock.sleep(fenced.next(self._clock.chance()))
-            except HistoryLostError as error:
-                await self._lose(error)
-            except ReadsideError as error:
+            except Exception as error:  # noqa: BLE001 - what nobody foresaw must not end it in silence
                 if self.applied > applied:
                     backoff.reset()
                 pause = backoff.next(self._clock.chance())
-                if self._complaints.worth_saying(str(error), self._clock.now()):
-                    log.warning("projector tries again and again: %s", error)
-                self._say("retrying", error.detail)
+                self._complain(error)
                 await self._clock.sleep(pause)
+
+    async def _try(self) -> None:
+        try:
+            await self._session()
+        except HistoryLostError as error:
+            await self._lose(error)
 
     @property
     def _name(self) -> str:
         return f"{self.lease.unit.projection} partition {self.lease.unit.partition}"
+
+    def _complain(self, error: Exception) -> None:
+        now = self._clock.now()
+        if isinstance(error, ReadsideError):
+            if self._complaints.worth_saying(str(error), now):
+                log.warning("projector tries again and again: %s", error)
+            self._say("retrying", error.detail)
+            return
+        if self._complaints.worth_saying(f"{self._name} {error!r}", now):
+            log.error(
+                "%s: nobody foresaw this; it is tried again: %r", self._name, error, exc_info=error
+            )
+        self._say("retrying", repr(error))
 
     def _say(self, state: str, detail: str = "") -> None:
         self.state, self.detail = state, detail
@@ -134,6 +149,8 @@ class Lane:
         self.subscribed.set()
         probe("projector.subscribed")
         try:
+            if self.state == "retrying":
+                await self._step(subscription)  # what failed may fail again
             if self.state not in ("healing", "lost"):
                 if self._complaints.clear():
                     log.info("projector goes on")

@@ -180,4 +180,7 @@ class Projector:
                     self._reported[unit] = (progress, applied, now)
             except ReadsideError as error:
                 log.debug("progress is not reported: %s", error)
+            except Exception as error:  # or the status would show old states for good
+                if self._around.complaints.worth_saying(f"report {error!r}", now):
+                    log.exception("progress is not reported")
             await self._around.clock.sleep(_REPORT_EVERY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from readside.core.errors import UnwritableError
+from readside.core.errors import DecodeError, UnwritableError
 from readside.core.folding import (
     UNROUTED,
     Batch,
@@ -52,7 +52,15 @@ async def release(
         return await _one_by_one(folder, store, unit, events)
     while True:
         (stored,) = await store.load(unit.projection, [key])
-        ready = _ready(events, positions_of(stored.positions).get(unit.partition, ""))
+        try:
+            reached = positions_of(stored.positions).get(unit.partition, "")
+        except DecodeError as garbled:
+            routed = folder.route([event.record for event in events])
+            mine = [step for step in routed if step.key == key]
+            if mine:
+                return Released(None, mine[0], garbled)
+            return Released(events[-1].record.position)
+        ready = _ready(events, reached)
         too_early = len(ready) < len(events)
         # The code may have been mended to route an event elsewhere, or nowhere: then it is done here.
         records = [event.record for event in ready]
@@ -64,9 +72,8 @@ async def release(
         except UnwritableError as refusal:
             new = [step for step in steps if not _contained(step, stored)]
             if len(new) == 1:
-                base = positions_of(stored.positions).get(unit.partition, "")
                 done = [step.record.position for step in steps if _contained(step, stored)]
-                return Released(max(done, default=None), new[0], refusal, base)
+                return Released(max(done, default=None), new[0], refusal, reached)
             half = new[len(new) // 2].record.position
             earlier = [event for event in events if event.record.position < half]
             released = await release(folder, store, unit, key, earlier)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from readside.core.batching import Limits
-from readside.core.errors import HandlerError, LeaseLostError, ReadsideError
+from readside.core.errors import HandlerError, LeaseLostError
 from readside.core.record import Checkpoint, Record
 from readside.ports.ledger import Lease
 from readside.ports.probe import probe
@@ -77,7 +77,7 @@ class Trial:
             await folds.apply(
                 [record], expected, checkpoint, _verdict(record, tries), survived=survived
             )
-        except ReadsideError:
+        except Exception:
             await survived()  # it was a server, not the record
             raise
 

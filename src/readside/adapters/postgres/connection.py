@@ -86,7 +86,15 @@ def translated(dsn: str) -> Iterator[None]:
         raise translate(error, address(dsn)) from error
 
 
-_STARTING = ("starting up", "shutting down", "in recovery", "not yet accepting", "too many clients")
+_STARTING = ("starting up", "shutting down", "in recovery", "not yet accepting")
+#: What a server says that has no connection left, and what gives it more.
+_FULL = {
+    "too many clients": "raise max_connections, or let others hold fewer connections",
+    "connection slots are reserved": "raise max_connections, or let others hold fewer connections",
+    "too many connections for role": "ALTER ROLE <user> CONNECTION LIMIT <more>",
+    "too many connections for database": "ALTER DATABASE <database> CONNECTION LIMIT <more>",
+    "exceeds max_wal_senders": "raise max_wal_senders",
+}
 _IDENTITY = (
     "password authentication failed",
     "no pg_hba.conf entry",
@@ -110,6 +118,9 @@ def translate(error: psycopg.Error, server: str) -> ReadsideError:
         return RefusedError(f"{server}: {text}", mend="check READSIDE_WRITE_STORE")
     if not isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return RefusedError(f"{server}: {text}", mend="see PostgreSQL's log for more")
+    more = next((mend for part, mend in _FULL.items() if part in text), "")
+    if more:
+        return UnavailableError(f"{server} is not ready: {text}", mend=f"{more}; it is tried again")
     if any(part in text for part in _STARTING):
         return UnavailableError(f"{server} is not ready: {text}", mend="it is tried again")
     if any(part in text for part in _IDENTITY):

@@ -79,8 +79,6 @@ class PostgresParking:
     async def _document(
         self, connection: Connection, unit: Unit, parked: Parked, error: BaseException
     ) -> None:
-        cause = error.__cause__ or error
-        trace = "".join(traceback.format_exception(error))[-_LONGEST:]
         await rows(
             connection,
             "INSERT INTO readside.parked_documents"
@@ -92,7 +90,7 @@ class PostgresParking:
             " traceback = excluded.traceback WHERE excluded.since < parked_documents.since",
             [
                 self._app, *unit, parked.step.key, parked.step.record.position.encode(),
-                parked.base, type(cause).__name__, _clean(str(error)), _clean(trace),
+                parked.base, *described(error),
             ],
         )  # fmt: skip
 
@@ -191,6 +189,13 @@ def event_of(
         bytes(headers),
     )
     return Waiting(record, base)
+
+
+def described(error: BaseException) -> tuple[str, str, str]:
+    """Type, text and traceback of an error, as the row of a parked document has them."""
+    cause = error.__cause__ or error
+    trace = "".join(traceback.format_exception(error))[-_LONGEST:]
+    return type(cause).__name__, _clean(str(error)), _clean(trace)
 
 
 def _clean(text: str) -> str:

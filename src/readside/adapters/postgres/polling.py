@@ -16,7 +16,13 @@ from readside.adapters.postgres.connection import Connection
 from readside.adapters.postgres.leases import lasts
 from readside.adapters.postgres.names import Names
 from readside.adapters.postgres.session import PATIENCE, Session, rows
-from readside.core.errors import ReadsideError, SlotBusyError, SlotLostError, UnavailableError
+from readside.core.errors import (
+    RESTARTS,
+    ReadsideError,
+    SlotBusyError,
+    SlotLostError,
+    UnavailableError,
+)
 from readside.core.position import Position, format_lsn
 from readside.core.record import Captured
 from readside.core.ticking import Batch, Pace, Snapshot, between
@@ -152,7 +158,7 @@ class PollingSource:
         # the positions are below what the relay takes for told.
         if not found or not (found[0][0] == lsn or found[0][2]):
             await self.close()
-            raise SlotLostError(f"App {self._app} has no tick at {format_lsn(lsn)}.")
+            raise SlotLostError(f"App {self._app} has no tick at {format_lsn(lsn)}.", mend=RESTARTS)
         self._base = Tick(found[0][0], Snapshot.parse(found[0][1]))
         self._pace, self._next, self._out, self._settled = Pace(), None, 0, 0
 
@@ -171,7 +177,9 @@ class PollingSource:
                 f"Another relay polls the outbox of {self._app}.",
                 mend="nothing: this one is its standby",
             )
-        raise SlotLostError(f"App {self._app} is not set up for polling.")
+        raise SlotLostError(
+            f"App {self._app} is not set up for polling.", mend="run: readside init module:app"
+        )
 
     async def read(self, patience: float) -> Chunk:
         """See ports.source."""
@@ -245,7 +253,7 @@ class PollingSource:
         statement = sql.SQL(_OPEN).format(batch, self._app, self._base.lsn)
         if not await self._watched(_last(connection, statement)):
             raise SlotLostError(
-                f"App {self._app}: the tick at {format_lsn(self._base.lsn)} is gone."
+                f"App {self._app}: the tick at {format_lsn(self._base.lsn)} is gone.", mend=RESTARTS
             )
         if self._out:
             move = sql.SQL("MOVE FORWARD {} IN batch").format(self._out)
@@ -368,5 +376,5 @@ def _ruling(error: psycopg.Error, app: str) -> Exception:
     if error.sqlstate == _TAKEN_OVER:
         return SlotBusyError(f"Another relay polls the outbox of {app}.")
     if error.sqlstate == _GONE:
-        return SlotLostError(f"App {app}: {error.diag.message_primary}.")
+        return SlotLostError(f"App {app}: {error.diag.message_primary}.", mend=RESTARTS)
     return error

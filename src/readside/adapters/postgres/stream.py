@@ -11,7 +11,13 @@ import psycopg
 from psycopg import pq
 
 from readside.adapters.postgres.connection import address, connect, translate
-from readside.core.errors import ReadsideError, SlotBusyError, SlotLostError, UnavailableError
+from readside.core.errors import (
+    RESTARTS,
+    ReadsideError,
+    SlotBusyError,
+    SlotLostError,
+    UnavailableError,
+)
 from readside.core.pgoutput import feedback
 from readside.core.position import format_lsn
 
@@ -201,5 +207,5 @@ def _start_error(error: psycopg.Error, slot: str, dsn: str) -> ReadsideError:
             f"Slot {slot}: {text}", mend="nothing, if another relay runs: this one is its standby"
         )
     if any(part in text for part in _LOST) or f'slot "{slot}" does not exist' in text:
-        return SlotLostError(f"{address(dsn)}: {text}")
+        return SlotLostError(f"{address(dsn)}: {text}", mend=RESTARTS)
     return translate(error, address(dsn))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import resources
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -45,21 +45,33 @@ _UNPARK = Script("unpark.lua")
 _SEIZE = Script("seize.lua")
 _EMPTY = Script("empty.lua")
 _RELEASE = Script("release.lua")
+#: What a server says that is not the primary, or not any more.
+_DEMOTED = (failures.ReadOnlyError, failures.MasterDownError)
 #: Documents that a reset removes at once.
 _AT_ONCE = 1000
 #: Field of the halted hash while a reset is under way; no partition is called so.
 _RESET = "reset"
 _SAFE_POLICIES = ("noeviction",)
-_BACKPRESSURE = (
-    "OOM",
-    "LOADING",
-    "BUSY",
-    "MASTERDOWN",
-    "READONLY",
-    "TRYAGAIN",
-    "MISCONF",
-    "NOREPLICAS",
-)
+#: The server's words for which redis-py has classes, whose texts are without them.
+_WORDS: dict[type[Exception], str] = {
+    failures.OutOfMemoryError: "OOM ",
+    failures.BusyLoadingError: "LOADING ",
+    failures.MasterDownError: "MASTERDOWN ",
+    failures.ReadOnlyError: "READONLY ",
+    failures.TryAgainError: "TRYAGAIN ",
+}
+_AWAIT = "it is tried again; see the server's log for more"
+#: Where the server is there, and has to be waited for: what mends it.
+_BACKPRESSURE = {
+    "OOM": "give the server more memory (maxmemory); it is tried again",
+    "LOADING": _AWAIT,
+    "BUSY": _AWAIT,
+    "MASTERDOWN": "let READSIDE_READ_STORE name the primary; it is tried again",
+    "READONLY": "let READSIDE_READ_STORE name the primary; it is tried again",
+    "TRYAGAIN": _AWAIT,
+    "MISCONF": _AWAIT,
+    "NOREPLICAS": _AWAIT,
+}
 
 
 class RedisStore:
@@ -146,15 +158,12 @@ class RedisStore:
         if not documents:
             async with self._translated():
                 found = await self._client.hmget(self._name(projection, "positions"), list(keys))
-            return [Stored(None, text.decode() if text else "") for text in found]
+            return [Stored(None, _text(text)) for text in found]
         async with self._translated(), self._client.pipeline(transaction=True) as pipe:
             pipe.mget([f"{projection}:{key}" for key in keys])
             pipe.hmget(self._name(projection, "positions"), list(keys))
             bodies, positions = await pipe.execute()
-        return [
-            Stored(body, text.decode() if text else "")
-            for body, text in zip(bodies, positions, strict=True)
-        ]
+        return [Stored(body, _text(text)) for body, text in zip(bodies, positions, strict=True)]
 
     async def apply(self, batch: Batch) -> Outcome:
         """See ports.store."""
@@ -278,6 +287,8 @@ class RedisStore:
         try:
             yield
         except (failures.RedisError, OSError, TimeoutError) as error:
+            if isinstance(error, _DEMOTED):
+                await self._leave()
             raise self._translate(error) from error
         except RuntimeError as error:
             # What uvloop raises when redis-py writes to a connection that is just lost.
@@ -285,8 +296,15 @@ class RedisStore:
                 raise
             raise self._translate(error) from error
 
+    async def _leave(self) -> None:
+        """Give up what is connected: behind the same address there may be another primary by now."""
+        with suppress(failures.RedisError, OSError):
+            # Those in use belong to others, who come here by themselves.
+            await self._client.connection_pool.disconnect(inuse_connections=False)
+
     def _translate(self, error: Exception) -> ReadsideError:
-        text = f"{self._server}: {' '.join(str(error).split()) or type(error).__name__}"
+        said = _WORDS.get(type(error), "") + " ".join(str(error).split())
+        text = f"{self._server}: {said or type(error).__name__}"
         if (
             isinstance(error, failures.AuthenticationError)
             or "NOAUTH" in text
@@ -297,11 +315,17 @@ class RedisStore:
             return RefusedError(
                 text, mend="let readside's user read and write its keys (ACL SETUSER)"
             )
-        if isinstance(error, failures.ResponseError) and not any(
-            word in text for word in _BACKPRESSURE
-        ):
+        mend = next((mend for word, mend in _BACKPRESSURE.items() if word in said), "")
+        if mend:
+            return UnavailableError(text, mend=mend)
+        if isinstance(error, failures.ResponseError):
             return RefusedError(text, mend="see the server's log")
         return UnavailableError(text, mend="start it, or check READSIDE_READ_STORE")
+
+
+def _text(found: bytes | None) -> str:
+    # What is no text at all is no text of positions either: whoever reads them says so.
+    return found.decode(errors="replace") if found else ""
 
 
 def _insist(held: object, projection: str) -> None:

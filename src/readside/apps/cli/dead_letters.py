@@ -30,6 +30,15 @@ class Choice(NamedTuple):
         return any(part is not None for part in self)
 
 
+class Discarded(msgspec.Struct):
+    """How many events of a parked document were given up; it may be parked in several partitions."""
+
+    projection: str
+    partition: int
+    key: str
+    events: int
+
+
 async def find(app: App, choice: Choice, *, json: bool) -> int:
     """List the parked documents."""
     async with _opened(app) as letters:
@@ -108,12 +117,15 @@ async def discard(app: App, choice: Choice, *, everything: bool, whole: bool, js
     _chosen(choice, everything=everything)
     async with _opened(app) as letters:
         found = await letters.find(*choice)
-        gone = {one.name: await letters.discard(one, whole=whole) for one in found}
+        gone = [(one, await letters.discard(one, whole=whole)) for one in found]
     if json:
-        print(msgspec.json.encode(gone).decode())
+        said = [Discarded(one.projection, one.partition, one.key, count) for one, count in gone]
+        print(msgspec.json.encode(said).decode())
     else:
-        for name, count in gone.items():
-            print(f"{name}: {count} events discarded; free the document with: dead-letters retry")
+        for one, count in gone:
+            print(
+                f"{one.name}: {count} events discarded; free the document with: dead-letters retry"
+            )
         if not gone:
             print("nothing is parked")
     return 0
