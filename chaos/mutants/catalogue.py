@@ -435,7 +435,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "adapters/postgres_store/statements.py",
         "coalesce(bool_and(g.positions = (%(expected)s::jsonb ->> g.key)), true)",
         "coalesce(bool_and(true OR g.positions = (%(expected)s::jsonb ->> g.key)), true)",
-        ("tests:tests/conformance/test_postgres_store.py -k conflict",),
+        ("tests:tests/conformance/test_postgres_store.py",),
     ),
     Mutant(
         "documents in PostgreSQL overwritten whatever they hold",
