@@ -5,11 +5,15 @@ Handlers consult the file system for one thing only: whether a poisoned event wa
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import readside
+
+# A run has to show that records came again, and that is said at this level only.
+logging.getLogger("readside.projector").setLevel(logging.DEBUG)
 
 #: Documents of `totals`; every partition feeds each of them.
 BUCKETS = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ _SAID = {
     "retries": re.compile(r"tries again and again"),
     "holes_asked_for": re.compile(r"a hole, "),
     "resends": re.compile(r"sending again from after"),
+    "duplicates_skipped": re.compile(r"came again, and were passed over"),
     "resends_impossible": re.compile(r"sending again .* is not possible"),
     "fences_noticed": re.compile(r"Somebody else works|the checkpoint .*not as it was left|changed while it was claimed"),
     "store_went_back": re.compile(r"checkpoint in the store is not as it was left"),
@@ -29,7 +30,7 @@ _SAID = {
     "documents_parked": re.compile(r" is parked at "),
     "lanes_died": re.compile(r"lane .* died"),
     "publications_uncertain": re.compile(r"did not prove that it stored"),
-    "tracebacks": re.compile(r"^Traceback"),
+    "tracebacks": re.compile(r"Traceback \(most recent call last\)"),
 }  # fmt: skip
 
 
@@ -44,6 +45,28 @@ def said(logs: list[Path]) -> Counter[str]:
                 if pattern.search(line):
                     found[name] += 1
     return found
+
+
+def tracebacks(logs: Iterable[Path]) -> list[str]:
+    """The last line of each traceback that the processes printed: the exception."""
+    found = []
+    for log in logs:
+        inside = False
+        for line in log.read_text(errors="replace").splitlines() if log.exists() else ():
+            if _SAID["tracebacks"].search(line):
+                inside = True
+            elif inside and line.strip() and not line.startswith((" ", "\t")):
+                found.append(f"{log.stem}: {line}")
+                inside = False
+    return found
+
+
+def commits(journals: Mapping[str, Path]) -> dict[str, int]:
+    """How many transactions each writer knows to be committed."""
+    return {
+        name: sum(1 for _, what, *_ in lines(path) if what == "committed")
+        for name, path in journals.items()
+    }
 
 
 def failed(journals: Iterable[Path]) -> int:

@@ -27,6 +27,7 @@ _STRONGEST = {
     "documents_parked": ("poison_raises", "events", 4.0),
     "holes_asked_for": ("messages_lost", "nats", 1.0),
     "resends": ("messages_lost", "nats", 1.0),
+    "duplicates_skipped": ("messages_lost", "nats", 1.0),
     "polls_refused": ("tick_frozen", "relay", 7.0),
     "pollers_changed": ("batch_frozen", "relay", 7.0),
     "commands_failed": ("backends_ended", "postgres", 0.0),
@@ -38,6 +39,7 @@ _STRONGEST_DIRECT = {
     "writes_fenced": ("zombie", "projector", 13.0),
     "holes_asked_for": ("valkey_kill", "valkey", 2.0),
     "resends": ("valkey_kill", "valkey", 2.0),
+    "duplicates_skipped": ("valkey_kill", "valkey", 2.0),
 }
 
 

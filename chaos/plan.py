@@ -78,7 +78,7 @@ def expected(seed: int, setup: Setup) -> list[str]:
         return ["connections_cut", "commands_failed"]
     names = ["connections_cut", "retries", "leases_moved", "documents_parked", "writes_fenced"]
     if setup.broker == "direct" or "broker" in regime(seed, setup).wipes:
-        names += ["holes_asked_for", "resends"]
+        names += ["holes_asked_for", "resends", "duplicates_skipped"]
     if setup.capture == "polling":
         names += ["polls_refused", "pollers_changed"]
     return names

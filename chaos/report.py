@@ -10,15 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from chaos.app import app
+from chaos.effects import commits, tracebacks
+from chaos.encore import logs
 from chaos.figures import growth
 from chaos.options import Options
 from chaos.plan import LONG, ROOM, expected
+from chaos.rules import Bounds, grown, troubles, unproven
 from chaos.timeline import Timeline
 from chaos.verdicts import KINDS
-from chaos.world import World
+from chaos.world import PARTITIONS, World
 
 if TYPE_CHECKING:
     from chaos.run import Outcome
+
+#: Seconds for which WAL may be kept of what was applied, so that a long run can wait for its end.
+LET_GO = 30.0
+#: Units of the app: its projections in each partition.
+_UNITS = len(app.projections) * PARTITIONS
 
 
 class Report:
@@ -45,7 +54,12 @@ class Report:
         }
         #: Seconds for which PostgreSQL keeps what was applied: a run that wipes everything keeps it all.
         self.settle_delay = world.regime.settle_delay
+        self.committed_by = commits(
+            {one.name: world.directory / f"{one.name}.journal" for one in world.writers}
+        )
         self.invalid = self._invalid(world)
+        #: What is wrong though no document is.
+        self.wrong = troubles(effects, tracebacks(logs(world))) + self._grown(world)
 
     def _invalid(self, world: World) -> list[str]:
         """Why the run proves nothing, if so."""
@@ -62,6 +76,7 @@ class Report:
                 reasons.append("no frames")
             if sum(self.faults.values()) < self.options.seconds / 2:
                 reasons.append("too few faults")
+            reasons += unproven(self.outcome.seen, self.committed_by, self.exits)
             reasons += self._short_lived(world)
         return reasons
 
@@ -74,13 +89,29 @@ class Report:
         missing = [role for role in ("relay", "projector") if not roles & {role, "all"}]
         return [f"no {role} lived long enough to show growth" for role in missing]
 
+    def _grown(self, world: World) -> list[str]:
+        if self.options.seconds < LONG:
+            return []
+        bounds = Bounds(
+            units=_UNITS,
+            lives=sum(node.child.starts for node in world.nodes),
+            capture_changes=world.setup.capture == "polling",
+            keeps_wal=self.settle_delay >= LET_GO,
+        )
+        return grown(self.outcome.before, self.outcome.warm, self.outcome.after, bounds)
+
     @property
     def code(self) -> int:
         """The exit code."""
         died = any(not name.startswith(("writer", "observer")) for name in self.exits)
-        if self.outcome.verdicts.wrong or self.outcome.caught_up is None or died:
+        clean = not self.outcome.verdicts.wrong and not self.wrong and not died
+        if not clean or self.outcome.caught_up is None:
             return 1
         return 2 if self.invalid else 0
+
+    @property
+    def _examples(self) -> list[str]:
+        return [*self.outcome.verdicts.examples, *self.wrong]
 
     def data(self) -> dict[str, Any]:
         """The report as one object."""
@@ -93,6 +124,7 @@ class Report:
             "seconds": self.options.seconds,
             "settle_delay": self.settle_delay,
             "committed": self.outcome.oracle.committed,
+            "committed_by": self.committed_by,
             **{kind: counts[kind] for kind in KINDS},
             "valid": not self.invalid,
             "invalid_because": self.invalid,
@@ -108,13 +140,13 @@ class Report:
             "after": self.outcome.after,
             "memory": self.outcome.memory,
             "growth_since_warm": growth(self.outcome.warm, self.outcome.after),
-            "examples": self.outcome.verdicts.examples,
+            "examples": self._examples,
         }
 
     def show(self, directory: Path) -> None:
         """Print it: JSON on the last line; for people before it, unless only JSON is wanted."""
         out = sys.stderr if self.options.json else sys.stdout
-        for example in self.outcome.verdicts.examples:
+        for example in self._examples:
             print(example, file=out)
         for reason in self.invalid:
             print(f"invalid: {reason}", file=out)

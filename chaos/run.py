@@ -25,7 +25,7 @@ from chaos.oracle import Oracle, read_oracle
 from chaos.parked import Operator, check_listed
 from chaos.plan import LONG, ROOM, Fault, make_plan, steady_from
 from chaos.reaper import adopt_orphans
-from chaos.report import Report, save
+from chaos.report import LET_GO, Report, save
 from chaos.timeline import Timeline, say
 from chaos.verdicts import Verdicts
 from chaos.world import World
@@ -33,8 +33,6 @@ from chaos.world import World
 _SETTLE = 2.0
 _SNAPSHOT_EVERY = 4.0
 _RATE_EVERY = 5.0
-#: Seconds that PostgreSQL is given to let go of WAL.
-_LET_GO = 30.0
 #: Seconds after which a repeated fault waits for nothing any more.
 _ENCORE = 120.0
 #: Seconds of the part without kills until everything is warm, and of quiet at the end of a long run.
@@ -145,8 +143,8 @@ class _Run:
             await asyncio.gather(*helpers, return_exceptions=True)
         if self._options.seconds >= LONG:
             await asyncio.sleep(_QUIET)
-            if self._world.regime.settle_delay < _LET_GO:  # else WAL is kept on purpose
-                await asyncio.to_thread(let_go, self._world.dsn, _LET_GO)
+            if self._world.regime.settle_delay < LET_GO:  # else WAL is kept on purpose
+                await asyncio.to_thread(let_go, self._world.dsn, LET_GO)
         after = figures(self._world)
         end_observers(self._world)
         oracle = read_oracle(self._world.dsn)

@@ -303,4 +303,152 @@ MUTANTS: tuple[Mutant, ...] = (
         "        if self._outstanding < 0:\n",
         ("tests:tests/adapters/test_nats_pull.py",),
     ),
+    Mutant(
+        "late transactions skipped",
+        "core/ticking.py",
+        "tuple(sorted(xid for xid in older.running if newer.sees(xid)))",
+        "()",
+        ("tests:tests/core/test_ticking.py",),
+    ),
+    Mutant(
+        "rows in the order of their transactions",
+        "adapters/postgres/polling.py",
+        """\
+    f" SELECT {_COLUMNS}, seq FROM {{table}} WHERE xid >= {{first}}::xid8 AND xid < {{end}}::xid8"
+    " AND NOT xid = ANY({without}::xid8[])"
+    f" UNION ALL SELECT {_COLUMNS}, seq FROM {{table}} WHERE xid = ANY({{late}}::xid8[])"
+    " ORDER BY seq, id\"""",
+        """\
+    f" SELECT {_COLUMNS}, ROW(xid, seq) AS place"
+    " FROM {table} WHERE xid >= {first}::xid8 AND xid < {end}::xid8"
+    " AND NOT xid = ANY({without}::xid8[])"
+    f" UNION ALL SELECT {_COLUMNS}, ROW(xid, seq) FROM {{table}} WHERE xid = ANY({{late}}::xid8[])"
+    " ORDER BY place, id\"""",
+        ("tests:tests/adapters/test_polling.py",),
+    ),
+    Mutant(
+        "a tick does not wait for the disk",
+        "adapters/postgres/sql/003_polling.sql",
+        "PERFORM set_config('synchronous_commit', 'on', true)",
+        "PERFORM set_config('synchronous_commit', 'off', true)",
+        ("tests:tests/adapters/test_polling.py -k disk",),
+    ),
+    Mutant(
+        "slot that is gone is made again in the same history",
+        "core/history.py",
+        "if not seen.slot_exists:",
+        "if not seen.slot_exists and False:",
+        ("tests:tests/core/test_history.py",),
+    ),
+    Mutant(
+        "positions of a document compared as numbers",
+        "adapters/redis/apply.lua",
+        "if #has ~= #new or has >= new or string.sub(has, 1, #prefix) ~= prefix then",
+        "local function number(text)\n"
+        "                local lsn = tonumber(string.sub(text, #prefix + 10, #prefix + 25), 16) or 0\n"
+        "                return lsn * 4096 + (tonumber(string.sub(text, -8), 16) or 0)\n"
+        "            end\n"
+        "            local older = string.sub(has, 1, #prefix + 8) < string.sub(new, 1, #prefix + 8)\n"
+        "            if #has ~= #new or string.sub(has, 1, #prefix) ~= prefix\n"
+        "                or not (older or number(has) < number(new)) then",
+        ("tests:tests/conformance/test_redis_store.py -k overwritten",),
+    ),
+    Mutant(
+        "script that writes before it has checked everything",
+        "adapters/redis/apply.lua",
+        "local count = #KEYS - 3\n",
+        "if checkpoint ~= '' then\n"
+        "    redis.call('HSET', KEYS[1], partition, checkpoint)\n"
+        "end\n"
+        "local count = #KEYS - 3\n",
+        ("tests:tests/conformance/test_redis_store.py",),
+    ),
+    Mutant(
+        "script that the server has forgotten is not sent again",
+        "adapters/redis/store.py",
+        '            return await execute("EVAL", script.text, keys, *arguments)\n',
+        "            if script in self._known:\n"
+        "                raise\n"
+        "            self._known.add(script)\n"
+        '            return await execute("EVAL", script.text, keys, *arguments)\n\n'
+        "    _known: ClassVar[set[Script]] = set()\n",
+        ("tests:tests/conformance/test_redis_store.py -k forgotten",),
+    ),
+    Mutant(
+        "acknowledgement does not prove the messages before it",
+        "adapters/nats/broker.py",
+        "        if sequence != expected:\n",
+        "        if sequence != expected and False:\n",
+        ("tests:tests/conformance/test_nats_broker.py -k proves",),
+    ),
+    Mutant(
+        "stream that drops its oldest messages is taken",
+        "adapters/nats/broker.py",
+        "config.discard != DiscardPolicy.NEW and limited",
+        "config.discard != DiscardPolicy.NEW and limited and False",
+        ("tests:tests/conformance/test_nats_broker.py -k drop",),
+    ),
+    Mutant(
+        "read store that evicts documents is taken",
+        "adapters/redis/store.py",
+        '_SAFE_POLICIES = ("noeviction",)',
+        '_SAFE_POLICIES = ("noeviction", "allkeys-lru")',
+        ("tests:tests/faces/test_refusals.py -k evict",),
+    ),
+    Mutant(
+        "owners that applied nothing are not counted",
+        "adapters/postgres/leases.py",
+        "starts = starts + 1,",
+        "starts = 1,",
+        ("tests:tests/conformance/test_postgres_leases.py",),
+    ),
+    Mutant(
+        "document freed while an event is being parked behind it",
+        "operate/dead_letters.py",
+        '_DOCUMENT + " FOR UPDATE"',
+        "_DOCUMENT",
+        ("tests:tests/faults/test_dead_letters.py -k behind",),
+    ),
+    Mutant(
+        "watermark ahead of what was shipped",
+        "core/shipping.py",
+        "Position(self._origin.epoch, self._settled, 0))",
+        "Position(self._origin.epoch, max(self._settled, self._taken + 1), 0))",
+        ("tests:tests/core/test_shipping.py",),
+    ),
+    Mutant(
+        "process that hangs stays alive",
+        "apps/stall.py",
+        "if now - looked_at > 3 * _LOOK_EVERY:",
+        "if now > looked_at:",
+        ("tests:tests/faults/test_fatal_handlers.py -k hangs",),
+    ),
+    Mutant(
+        "zombie not fenced in PostgreSQL",
+        "adapters/postgres_store/statements.py",
+        " AND checkpoint = %(expected)s RETURNING 1)",
+        " AND (checkpoint = %(expected)s OR true) RETURNING 1)",
+        ("tests:tests/conformance/test_postgres_store.py -k fences",),
+    ),
+    Mutant(
+        "documents in PostgreSQL written without compare-and-set",
+        "adapters/postgres_store/statements.py",
+        "coalesce(bool_and(g.positions = (%(expected)s::jsonb ->> g.key)), true)",
+        "coalesce(bool_and(true OR g.positions = (%(expected)s::jsonb ->> g.key)), true)",
+        ("tests:tests/conformance/test_postgres_store.py",),
+    ),
+    Mutant(
+        "documents in PostgreSQL overwritten whatever they hold",
+        "adapters/postgres_store/statements.py",
+        "WHERE d.positions = '' OR (starts_with(d.positions, %(prefix)s)",
+        "WHERE true OR d.positions = '' OR (starts_with(d.positions, %(prefix)s)",
+        ("tests:tests/conformance/test_postgres_store.py -k overwritten",),
+    ),
+    Mutant(
+        "confirmed before the store has it for good",
+        "core/durability.py",
+        "noted[0][0] <= now - self._delay",
+        "noted[0][0] <= now",
+        ("tests:tests/core/test_durability.py",),
+    ),
 )

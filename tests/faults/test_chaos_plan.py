@@ -25,6 +25,7 @@ _CAUSES = {
     "documents_parked": {"poison_raises", "poison_unwritable", "poison_undecodable"},
     "holes_asked_for": {"messages_lost", "valkey_kill", "tables_kill", "backends_ended"},
     "resends": {"messages_lost", "valkey_kill", "tables_kill", "backends_ended"},
+    "duplicates_skipped": {"messages_lost", "valkey_kill", "tables_kill", "backends_ended"},
     "polls_refused": {"capture_changed"},
     "pollers_changed": {"capture_changed"},
     "commands_failed": {"postgres_kill", "backends_ended"},

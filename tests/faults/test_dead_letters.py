@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import psycopg
 import pytest
 
 import readside
@@ -72,7 +73,8 @@ class World:
     async def open(self) -> None:
         runtime = await self.app.runtime()
         await runtime.install()
-        self.session = Session((await runtime.addresses()).write_store, "test")
+        self.dsn = (await runtime.addresses()).write_store
+        self.session = Session(self.dsn, "test")
         self.letters = DeadLetters(self.session, self.app.name)
 
 
@@ -151,6 +153,47 @@ async def test_a_document_with_waiting_events_is_not_freed(world: World, run: An
         with pytest.raises(readside.ParkedError):
             await world.own.get("bad", after=token)
         assert parked in await world.letters.find()
+
+
+async def test_who_frees_a_document_waits_for_an_event_that_is_parked_behind_it(
+    world: World, run: Any
+) -> None:
+    """The event is written and not committed when the retry looks for what waits."""
+    async with run(world.app):
+        token = await world.write(Added("bad", 13), Added("bad", 2))
+        with pytest.raises(readside.ParkedError):
+            await world.own.get("bad", after=token, timeout=60)
+        (parked,) = await world.letters.find(projection=world.own.name)
+        store = await (await world.app.runtime()).store()
+        which = [world.app.name, parked.projection, parked.partition, parked.key]
+        where = " WHERE app = %s AND projection = %s AND partition = %s AND key = %s"
+        applied = "UPDATE readside.parked_events SET applied_at = clock_timestamp()" + where
+        await world.session.query(applied, which)
+        async with await psycopg.AsyncConnection.connect(world.dsn) as projector:
+            lock = "SELECT 1 FROM readside.parked_documents" + where + " FOR UPDATE"
+            await projector.execute(lock.encode(), which)
+            comes = "UPDATE readside.parked_events SET applied_at = NULL" + where
+            await projector.execute(comes.encode(), which)
+            freed = asyncio.ensure_future(world.letters.free(parked, store))
+            await waits_for_lock(world)
+            assert not freed.done()
+            await projector.commit()
+        assert not await asyncio.wait_for(freed, 30)
+        assert parked.key in [one.key for one in await world.letters.find()]
+
+
+async def waits_for_lock(world: World) -> None:
+    """Until somebody waits for what another transaction holds of a parked document."""
+    async with await psycopg.AsyncConnection.connect(world.dsn, autocommit=True) as looks:
+        async with asyncio.timeout(30):
+            while True:
+                found = await looks.execute(
+                    "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND wait_event_type = 'Lock' AND query LIKE '%readside.parked_documents%'"
+                )
+                if await found.fetchone():
+                    return
+                await asyncio.sleep(0.05)
 
 
 async def test_a_discarded_event_is_gone_and_the_rest_goes_on(

@@ -187,6 +187,9 @@ class Lane:
                 await self._apply(some)
                 await self._be_well()
         if stopper is None:
+            if len(fresh) < len(records):
+                again = len(records) - len(fresh)
+                log.debug("%s: %d records came again, and were passed over", self._name, again)
             return
         if verdict is Verdict.FORK:
             raise HistoryLostError(

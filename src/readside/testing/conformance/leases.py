@@ -88,6 +88,19 @@ class LeasesContract(ABC):
         assert sorted(lease.unit for lease in after) == UNITS
         assert all(lease.token > before[lease.unit] for lease in after)
 
+    async def test_owners_that_applied_nothing_are_counted_in_a_row(self, leases: Leases) -> None:
+        for nth in (1, 2, 3):
+            held = await leases.tend(f"silent {nth}", UNITS)
+            assert {lease.starts for lease in held} == {nth}
+            await self.elapse(self.ttl * 1.1)
+        assert {lease.starts for lease in await leases.tend("well", UNITS)} == {4}
+        held = await leases.tend("well", UNITS, thriving=UNITS[:3])
+        assert {lease.unit: lease.starts for lease in held} == dict.fromkeys(UNITS, 4) | (
+            dict.fromkeys(UNITS[:3], 0)
+        )
+        await leases.leave("well")
+        assert {lease.starts for lease in await leases.tend("next", UNITS)} == {1}
+
     async def test_leaving_takes_nothing_from_others(self, leases: Leases) -> None:
         held = await self._settle(leases, "one", "two")
         await leases.leave("nobody")

@@ -77,6 +77,19 @@ class Overwriting(StoreGround):
         if self.traits.applies_atomically is not Promise.NEVER:
             assert await store.load(projection, ["w", "y"]) == [Stored(None, "")] * 2
 
+    async def test_neighbours_far_out_in_the_log_are_told_apart_and_not_overwritten(
+        self, store: Store, projection: str
+    ) -> None:
+        """Where numbers of 53 bits are not enough."""
+        far = [_of(0, 1, 2**63 + 1, 7), _of(0, 1, 2**63 + 1, 8), _of(0, 1, 2**63 + 2, 1)]
+        for nth, found in enumerate(far, 1):
+            new = Write("x", "", found, self.doc(str(nth)))
+            assert await self._overwrite(store, projection, new, nth=nth) is Outcome.APPLIED
+        for found in far:
+            old = Write("x", "", found, self.doc("0"))
+            assert await self._overwrite(store, projection, old) is Outcome.CONFLICT
+        assert await store.load(projection, ["x"]) == [Stored(self.doc("3"), far[-1])]
+
     async def test_another_checkpoint_fences_what_overwrites(
         self, store: Store, projection: str
     ) -> None:
