@@ -295,8 +295,9 @@ class Nemesis:
         self._note("deploy")
 
     def _forget_backups(self) -> None:
-        """A store that goes back behind a reset has to be reset again: not told here."""
+        """What goes back behind a reset has to be reset again: not told here, docs/failure-modes.md does."""
         self._backups.clear()
+        self._dumps.clear()
 
     async def retire(self) -> None:
         """Send everybody home who called a command."""

@@ -50,6 +50,12 @@ class Express(Client):
         else:
             await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]  # None is what it gets
 
+    async def _process_op_err(self, e: Exception) -> None:
+        """Give up what was not written yet: on uvloop, writing it to a broken connection would raise."""
+        self._pending.clear()
+        self._pending_data_size = 0
+        await super()._process_op_err(e)
+
     async def send(self, messages: Iterable[tuple[str, str, bytes]]) -> None:
         """Publish messages, each a subject, the lines of its headers and a payload.
 
