@@ -33,6 +33,8 @@ _SAID = {
     "tracebacks": re.compile(r"Traceback \(most recent call last\)"),
 }  # fmt: skip
 
+_OURS = re.compile(r'File ".*/(src|site-packages)/readside/')
+
 
 def said(logs: list[Path]) -> Counter[str]:
     """Count what the processes said."""
@@ -48,15 +50,22 @@ def said(logs: list[Path]) -> Counter[str]:
 
 
 def tracebacks(logs: Iterable[Path]) -> list[str]:
-    """The last line of each traceback that the processes printed: the exception."""
+    """The exception of each traceback that goes through readside's code.
+
+    Others are a library's own: nats-py's reader, for one, ends with one where uvloop's connection is
+    closed already, and readside connects anew.
+    """
     found = []
     for log in logs:
-        inside = False
+        inside = ours = False
         for line in log.read_text(errors="replace").splitlines() if log.exists() else ():
             if _SAID["tracebacks"].search(line):
-                inside = True
-            elif inside and line.strip() and not line.startswith((" ", "\t")):
-                found.append(f"{log.stem}: {line}")
+                inside, ours = True, False
+            elif inside and line.startswith((" ", "\t")):
+                ours = ours or _OURS.search(line) is not None
+            elif inside and line:
+                if ours:
+                    found.append(f"{log.stem}: {line}")
                 inside = False
     return found
 

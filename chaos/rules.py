@@ -52,8 +52,6 @@ def unproven(
 def troubles(effects: Mapping[str, int], tracebacks: Sequence[str]) -> list[str]:
     """What no fault may ever lead to."""
     found = [f"traceback of {words}" for words in tracebacks]
-    if effects["tracebacks"] and not found:
-        found.append(f"{effects['tracebacks']} tracebacks")
     if effects["lanes_died"]:
         found.append(f"{effects['lanes_died']} lanes died")
     return found

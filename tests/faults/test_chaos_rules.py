@@ -121,7 +121,7 @@ def test_tracebacks_and_dead_lanes_are_wrong(tmp_path: Path) -> None:
         "--- start 1 at 1.0\n"
         "2026-11-30 21:00:00 ERROR   lane Unit('lists', 1) died: KeyError('a')\n"
         "Traceback (most recent call last):\n"
-        '  File "lane.py", line 1, in run\n'
+        '  File "/work/src/readside/projector/lane.py", line 1, in run\n'
         "    await self._session()\n"
         "KeyError: 'a'\n"
         "2026-11-30 21:00:01 DEBUG   lists partition 1: 3 records came again, and were passed over\n"
@@ -132,6 +132,18 @@ def test_tracebacks_and_dead_lanes_are_wrong(tmp_path: Path) -> None:
         "traceback of node-one: KeyError: 'a'",
         "1 lanes died",
     ]
+
+
+def test_a_traceback_of_a_library_alone_is_not_ours(tmp_path: Path) -> None:
+    log = tmp_path / "node-two.log"
+    log.write_text(
+        "Traceback (most recent call last):\n"
+        '  File "/home/readside/lib/site-packages/nats/aio/client.py", line 2410, in _read_loop\n'
+        "    await self._process_op_err(err)\n"
+        "RuntimeError: the handler is closed\n"
+    )
+    assert said([log])["tracebacks"] == 1
+    assert tracebacks([log]) == []
 
 
 def test_commits_are_counted_for_each_writer(tmp_path: Path) -> None:
