@@ -82,11 +82,17 @@ class Servers:
 
     def pids(self) -> set[int]:
         """The process ids that are waited for elsewhere."""
-        return {server.pid for server in self.servers.values() if server.running}
+        found = set()
+        for server in self.servers.values():
+            with suppress(UnavailableError):  # a fault may kill it at any moment
+                found.add(server.pid)
+        return found
 
     def frozen(self, name: str) -> bool:
         """Whether a fault has frozen a server."""
-        return self.servers[name].running and state_of(self.servers[name].pid) == "T"
+        with suppress(UnavailableError):
+            return state_of(self.servers[name].pid) == "T"
+        return False
 
     def resume(self, name: str) -> None:
         """Let a server go on, if it was not killed meanwhile."""

@@ -15,7 +15,8 @@ from typing import Any
 
 from chaos.simulation.every_death import every_death
 from chaos.simulation.pace import Pace
-from chaos.simulation.plan import plan
+from chaos.simulation.plan import Plan, plan
+from chaos.simulation.shrinking import smallest
 from chaos.simulation.story import Outcome, simulate
 from chaos.simulation.verdict import Verdict
 from chaos.simulation.workers import outcomes
@@ -28,8 +29,11 @@ def main(argv: Sequence[str]) -> int:
     if options.every_death:
         return every_death()
     if options.seed is not None:
+        drawn = plan(options.seed)
+        if options.shrink:
+            drawn = _shrunk(options.seed, drawn)
         sums = Sums()
-        sums.add(_told(options.seed))
+        sums.add(_told(options.seed, drawn))
         return sums.report(0.0, 0.0)
     seeds = range(options.first, options.first + options.seeds)
     pace = Pace(len(seeds), options.seconds)
@@ -53,6 +57,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=100, help="how many seeds, from --first on")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--seed", type=int, help="one seed only, told in detail")
+    parser.add_argument(
+        "--shrink",
+        action="store_true",
+        help="of a --seed that fails, leave out what it does not need to fail",
+    )
     parser.add_argument("--seconds", type=float, help="begin no further seed after so many seconds")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="seeds at a time (all cores)"
@@ -62,7 +71,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="no seeds: one short story, with a death at each of its I/O boundaries",
     )
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.shrink and options.seed is None:
+        parser.error("--shrink needs the --seed that fails")
+    return options
 
 
 def _while(seeds: Sequence[int], pace: Pace) -> Iterator[int]:
@@ -85,11 +97,17 @@ def _interruptible() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _told(seed: int) -> Outcome:
-    drawn = plan(seed)
+def _shrunk(seed: int, drawn: Plan) -> Plan:
+    if not simulate(seed, drawn).failed:
+        print(f"seed {seed} does not fail: nothing is left out")
+        return drawn
+    return smallest(drawn, lambda smaller: simulate(seed, smaller).failed)
+
+
+def _told(seed: int, drawn: Plan) -> Outcome:
     for name, value in drawn._asdict().items():
         print(f"{name:12} {value}")
-    outcome = simulate(seed)
+    outcome = simulate(seed, drawn)
     print("\n".join(outcome.did))
     _complain(outcome)
     return outcome

@@ -46,9 +46,9 @@ class Outcome(NamedTuple):
         return bool(self.problems) or any(self.verdict)
 
 
-def simulate(seed: int) -> Outcome:
-    """Run a seed."""
-    return run(_Story(seed, plan(seed)).live())
+def simulate(seed: int, drawn: Plan | None = None) -> Outcome:
+    """Run a seed, by its own plan if there is no other."""
+    return run(_Story(seed, drawn or plan(seed)).live())
 
 
 class _Story:
