@@ -50,11 +50,7 @@ def said(logs: list[Path]) -> Counter[str]:
 
 
 def tracebacks(logs: Iterable[Path]) -> list[str]:
-    """The exception of each traceback that goes through readside's code.
-
-    Others are a library's own: nats-py's reader, for one, ends with one where uvloop's connection is
-    closed already, and readside connects anew.
-    """
+    """The exception of each traceback that goes through readside's code; others are a library's own."""
     found = []
     for log in logs:
         inside = ours = False
@@ -72,15 +68,16 @@ def tracebacks(logs: Iterable[Path]) -> list[str]:
 
 def commits(journals: Mapping[str, Path]) -> dict[str, int]:
     """How many transactions each writer knows to be committed."""
-    return {
-        name: sum(1 for _, what, *_ in lines(path) if what == "committed")
-        for name, path in journals.items()
-    }
+    return {name: _count(path, "committed") for name, path in journals.items()}
 
 
 def failed(journals: Iterable[Path]) -> int:
     """Count the commands which ended with an error of the server's or the network's."""
-    return sum(1 for path in journals for _, what, *_ in lines(path) if what == "error")
+    return sum(_count(path, "error") for path in journals)
+
+
+def _count(journal: Path, what: str) -> int:
+    return sum(1 for _, noted, *_ in lines(journal) if noted == what)
 
 
 def noted(dsn: str) -> dict[str, Any]:

@@ -59,12 +59,16 @@ def let_go(dsn: str, seconds: float) -> None:
             while time.monotonic() < until:
                 connection.execute("SELECT pg_log_standby_snapshot()")
                 time.sleep(1.0)
-                row = connection.execute(_DATABASE).fetchone()
-                if row is not None and row[3] < _LITTLE:
+                if _of_postgres(connection)["wal_kept_bytes"] < _LITTLE:
                     return
         say(f"         the slot still needs more than {_LITTLE} bytes of WAL after {seconds:.0f} s")
     except psycopg.Error as error:
         say(f"         PostgreSQL could not be asked to let go of WAL: {error}")
+
+
+def _of_postgres(connection: psycopg.Connection[Any]) -> dict[str, int]:
+    row = connection.execute(_DATABASE).fetchone() or ()
+    return dict(zip(_NAMES, map(int, row), strict=True))
 
 
 def memory(world: World) -> dict[str, int]:
@@ -81,9 +85,7 @@ def figures(world: World) -> dict[str, Any]:
         "temporary_files": sum(1 for _ in world.temporary.rglob("*")),
     }
     with suppress(psycopg.Error), psycopg.connect(world.dsn, connect_timeout=5) as connection:
-        row = connection.execute(_DATABASE).fetchone()
-        if row is not None:
-            found |= dict(zip(_NAMES, map(int, row), strict=True))
+        found |= _of_postgres(connection)
         found["rows"] = {table: _count(connection, table) for table in _TABLES}
     with suppress(redis.RedisError, psycopg.Error):
         measure = {"valkey": _valkey, "tables": _tables}.get(world.setup.read_store)

@@ -110,13 +110,10 @@ class Operator(Body):
         async def forget_notes(worker: str, held: Sequence[Lease]) -> bool:
             await self.life.before("notes.forget")
             tables = await database.reach()
-            mine = {lease.unit: lease.token for lease in held}
-            found = {unit: tables.leases.get(unit) for unit in mine}
-            if any(
-                there is None or (there.owner, there.token) != (worker, mine[unit])
-                for unit, there in found.items()
-            ):
-                return False
+            for unit, token, _ in held:
+                there = tables.leases.get(unit)
+                if there is None or (there.owner, there.token) != (worker, token):
+                    return False
             tables.forget_notes(projection)
             return True
 

@@ -9,22 +9,12 @@ import msgspec
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from tests.acceptance.accounts import Opened, Paid
 
 import readside
 
 #: Nothing here takes a fraction of it; a command that waits for it has waited for what never comes.
 PATIENCE = 60.0
-
-
-class Opened(readside.Event, key="id"):
-    id: int
-    owner: str
-
-
-class Paid(readside.Event, key="id"):
-    id: int
-    amount: int
-    to: list[int] = []  # noqa: RUF012 - msgspec copies it
 
 
 class Account(readside.View):

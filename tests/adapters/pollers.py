@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import psycopg
@@ -36,6 +37,16 @@ class World:
         client = await self.client()
         await client.execute("BEGIN")
         return client
+
+    async def holds_up_the_poller(self, client):
+        """Wait until the poller waits for a client."""
+        async with asyncio.timeout(60):
+            while not await self.ask(
+                "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'readside poller'"
+                " AND %s = ANY(pg_blocking_pids(pid)))",
+                client.info.backend_pid,
+            ):
+                await asyncio.sleep(0.01)
 
     def source(self, **options):
         return PollingSource(options.pop("dsn", self.dsn), self.app, EPOCH, **options)

@@ -105,13 +105,7 @@ async def test_whatever_level_a_role_has_its_ticks_see_what_they_say(world, leve
     )
     await world.record(writer, "k", 1)
     reading = asyncio.create_task(take(source, 2))
-    async with asyncio.timeout(60):
-        while not await world.ask(
-            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'readside poller'"
-            " AND %s = ANY(pg_blocking_pids(pid)))",
-            locking.info.backend_pid,
-        ):
-            await asyncio.sleep(0.01)
+    await world.holds_up_the_poller(locking)
     await world.record(writer, "k", 2)
     token = parse_lsn(await world.ask("SELECT pg_current_wal_flush_lsn()::text"))
     await locking.execute("COMMIT")
@@ -174,13 +168,7 @@ async def test_a_poller_that_reads_for_long_hears_that_another_has_the_lease(wor
     locking = await world.begin()
     await locking.execute(f"LOCK TABLE readside.outbox_{world.app} IN ACCESS EXCLUSIVE MODE")
     reading = asyncio.create_task(take(source, 1))
-    async with asyncio.timeout(60):
-        while not await world.ask(
-            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'readside poller'"
-            " AND %s = ANY(pg_blocking_pids(pid)))",
-            locking.info.backend_pid,
-        ):
-            await asyncio.sleep(0.01)
+    await world.holds_up_the_poller(locking)
     await world.clients[0].execute(
         "UPDATE readside.pollers SET token = token + 1 WHERE app = %s", [world.app]
     )

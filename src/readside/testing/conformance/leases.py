@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar
 
 import pytest
@@ -43,6 +43,11 @@ class LeasesContract(ABC):
         leases = await self.make()
         yield leases
         await self.done(leases)
+
+    async def _can_be_had(self, leases: Leases, held: Sequence[Lease]) -> None:
+        seized = await leases.seize("elected", UNITS)
+        assert sorted(lease.unit for lease in seized) == UNITS
+        assert min(lease.token for lease in seized) > max(lease.token for lease in held)
 
     async def _settle(self, leases: Leases, *workers: str) -> dict[str, list[Lease]]:
         """Let everybody tend until nothing changes any more."""
@@ -176,9 +181,7 @@ class LeasesContract(ABC):
     ) -> None:
         held = await leases.seize(f"{RESETS}one", UNITS)
         await self.elapse(self.ttl * 1.1)
-        seized = await leases.seize("elected", UNITS)
-        assert sorted(lease.unit for lease in seized) == UNITS
-        assert min(lease.token for lease in seized) > max(lease.token for lease in held)
+        await self._can_be_had(leases, held)
 
     async def test_a_clock_that_steps_back_strands_no_units(self, leases: Leases) -> None:
         before = {lease.unit: lease.token for lease in await leases.tend("one", UNITS)}
@@ -192,9 +195,7 @@ class LeasesContract(ABC):
     ) -> None:
         held = await leases.seize(f"{RESETS}one", UNITS)
         await self.step_back(self.ttl * 10)
-        seized = await leases.seize("elected", UNITS)
-        assert sorted(lease.unit for lease in seized) == UNITS
-        assert min(lease.token for lease in seized) > max(lease.token for lease in held)
+        await self._can_be_had(leases, held)
 
     async def test_who_is_alive_goes_on_after_the_clock_stepped_back(self, leases: Leases) -> None:
         await self._settle(leases, "one", "two")
